@@ -1,0 +1,43 @@
+# Everything a developer or a newcomer runs. `make` alone explains itself.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help bootstrap venv check format test demo bench clean
+
+BIN := .venv/bin
+PACKAGES := lochness lochness_node lochness_controller lochness_lab
+ARGS ?=
+
+help: ## this text
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  ARGS='...' is handed on to pytest (make test), to the demo (make demo) and to the benchmarks (make bench)."
+
+bootstrap:
+	@packaging/bootstrap.sh all
+
+venv: ## .venv, the development environment, and what building it needs
+	@packaging/bootstrap.sh venv
+
+check: venv ## ruff, mypy --strict, the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: venv ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: bootstrap ## install what is missing and run every test, the real parts included
+	$(BIN)/python -m pytest $(ARGS)
+
+demo: bootstrap ## install what is missing and show a guest running, on an etcd and a libvirtd of its own
+	@$(BIN)/python -m lochness_lab.demo $(ARGS)
+
+bench: bootstrap ## the benchmarks, one table each
+	@for bench in bench/bench_*.py; do $(BIN)/python $$bench $(ARGS); done
+
+clean: ## remove what make made in the checkout
+	rm -rf .venv .venv.lock dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
