@@ -1,0 +1,49 @@
+"""IDs in one spelling. Pure.
+
+Invariant: an ID inside Loch Ness is a UUID in lower-case dashed form; `parse_id` is the one way in.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Final, NewType
+
+from lochness.errors import ValidationError
+
+GuestID = NewType("GuestID", str)
+HypervisorID = NewType("HypervisorID", str)
+
+# Exactly the usual spellings. uuid.UUID alone is laxer: it drops every dash and brace wherever they stand.
+_SPELLINGS: Final = re.compile(
+    r"""(?:urn:uuid:)? (?:
+        \{ [0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12} \}
+      |    [0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
+      |    [0-9a-f]{32}
+    )""",
+    re.VERBOSE | re.IGNORECASE | re.ASCII,
+)
+_NORMAL: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+
+
+def parse_id(text: str, *, field: str = "id") -> str:
+    """`text` in the lower-case dashed form.
+
+    Accepts upper case, a `urn:uuid:` prefix, braces, 32 hexadecimal digits without dashes, and space around it. Raises
+    ValidationError naming `field` for anything else.
+    """
+    if _NORMAL.fullmatch(text):
+        return text
+    if not is_id(text):
+        raise ValidationError(f"{field} must be a UUID, got {text!r}", field=field)
+    return str(uuid.UUID(text.strip().lower().removeprefix("urn:uuid:")))
+
+
+def is_id(text: str) -> bool:
+    """Whether `parse_id` accepts `text`."""
+    return _SPELLINGS.fullmatch(text.strip()) is not None
+
+
+def new_id() -> str:
+    """A fresh random ID."""
+    return str(uuid.uuid4())

@@ -1,0 +1,43 @@
+"""Amounts of memory, disk and CPU: what a flavor asks for and what a hypervisor has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lochness.model.record import Quantity, Record, SmallQuantity
+
+
+class Resources(msgspec.Struct, frozen=True, kw_only=True):
+    """memory in MB, disk in MB, cpu in vCPUs."""
+
+    memory: Quantity = 0
+    disk: Quantity = 0
+    cpu: SmallQuantity = 0
+
+    def minus(self, other: Resources) -> Resources:
+        """What is left after taking `other` away; never below 0."""
+        return Resources(
+            memory=max(0, self.memory - other.memory),
+            disk=max(0, self.disk - other.disk),
+            cpu=max(0, self.cpu - other.cpu),
+        )
+
+    def plus(self, other: Resources) -> Resources:
+        """The sum."""
+        return Resources(memory=self.memory + other.memory, disk=self.disk + other.disk, cpu=self.cpu + other.cpu)
+
+
+class ResourcesRecord(Record):
+    """hypervisors/ID/resources: written by the resources daemon.
+
+    `total` is what guests may use in all, after reserves and foreign domains, CPUs times the overcommit ratio.
+    `available` is total minus the claims of the guests bound there and `guest_overhead_mb` (QEMU's own memory, MB) for
+    each. `computed_from` holds the figures behind them, by name.
+    """
+
+    total: Resources = Resources()
+    available: Resources = Resources()
+    guest_overhead_mb: Quantity = 0
+    computed_from: dict[str, Any] = {}

@@ -1,0 +1,256 @@
+"""What placement knows: an immutable picture of the cluster at one revision of the store.
+
+Invariants:
+1. A hypervisor's free resources are its total minus the claims bound to it. There is no second counter that could
+   drift: the `available` that the resources daemon reports is for people, not for decisions.
+2. Building a view needs nothing but the reading; keys and values it cannot read are left out and named in `unreadable`.
+3. A view never changes; `with_claim` answers a new one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from lochness import keys
+from lochness.errors import ValidationError
+from lochness.model.address import IPAddress, parse_ip
+from lochness.model.flavor import FlavorRecord
+from lochness.model.guest import Binding
+from lochness.model.record import decode_object
+from lochness.model.resources import Resources, ResourcesRecord
+from lochness.model.subnet import SubnetRecord
+from lochness.store.protocol import KeyValue, Prefix
+
+#: What a view is read from, all at one revision.
+CLUSTER_SELECTORS = (
+    Prefix(keys.HYPERVISOR_PATH),
+    Prefix(keys.SUBNET_PATH),
+    Prefix(keys.FLAVOR_PATH),
+    Prefix(keys.NETWORK_PATH, keys_only=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SubnetView:
+    """A subnet and its used addresses. `first` and `last` are the usable range; used addresses are integers."""
+
+    id: str
+    network: str
+    version: int
+    first: int
+    last: int
+    gateway: int | None = None
+    used: frozenset[int] = frozenset()
+
+    @property
+    def size(self) -> int:
+        """How many addresses the range has for guests, used or not."""
+        reserved = self.gateway is not None and self.first <= self.gateway <= self.last
+        return self.last - self.first + 1 - reserved
+
+    @property
+    def has_free_address(self) -> bool:
+        return next(self.free_addresses(), None) is not None
+
+    def free_addresses(self) -> Iterator[IPAddress]:
+        """Free addresses in order, lazily: the range may be a /8 or an IPv6 /64.
+
+        Takes at most one step per used one.
+        """
+        build = ipaddress.IPv4Address if self.version == 4 else ipaddress.IPv6Address
+        for number in range_of(self.first, self.last):
+            if number != self.gateway and number not in self.used:
+                yield build(number)
+
+    def with_used(self, address: str) -> SubnetView:
+        return replace(self, used=self.used | {int(parse_ip(address, "ip"))})
+
+
+def range_of(first: int, last: int) -> Iterator[int]:
+    """first..last, both included; unlike `range`, an IPv6 range's length may exceed what `len` can say."""
+    number = first
+    while number <= last:
+        yield number
+        number += 1
+
+
+@dataclass(frozen=True, slots=True)
+class HypervisorView:
+    """A hypervisor as placement sees it. `subnets` maps its subnets' ids to its bridges."""
+
+    id: str
+    is_alive: bool
+    total: Resources = Resources()
+    claims: Mapping[str, Resources] = field(default_factory=dict)
+    guest_overhead_mb: int = 0
+    subnets: Mapping[str, str] = field(default_factory=dict)
+    subnet_revisions: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def claimed(self) -> Resources:
+        """What the guests bound here hold, each with QEMU's own memory."""
+        return Resources(
+            memory=sum(claim.memory for claim in self.claims.values()) + self.guest_overhead_mb * len(self.claims),
+            disk=sum(claim.disk for claim in self.claims.values()),
+            cpu=sum(claim.cpu for claim in self.claims.values()),
+        )
+
+    @property
+    def free(self) -> Resources:
+        return self.total.minus(self.claimed)
+
+    def with_claim(self, guest_id: str, claim: Resources) -> HypervisorView:
+        return replace(self, claims={**self.claims, guest_id: claim})
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """The cluster at `revision`. `networks` maps a network's id to the ids of its subnets."""
+
+    revision: int
+    hypervisors: Mapping[str, HypervisorView]
+    subnets: Mapping[str, SubnetView]
+    flavors: Mapping[str, FlavorRecord]
+    networks: Mapping[str, frozenset[str]]
+    unreadable: tuple[str, ...] = ()
+
+    def with_placement(
+        self, guest_id: str, hypervisor_id: str, subnet_id: str, ip: str, claim: Resources
+    ) -> ClusterView:
+        """The cluster as it is once this guest is placed there."""
+        hypervisor = self.hypervisors[hypervisor_id].with_claim(guest_id, claim)
+        subnet = self.subnets[subnet_id].with_used(ip)
+        return replace(
+            self,
+            hypervisors={**self.hypervisors, hypervisor_id: hypervisor},
+            subnets={**self.subnets, subnet_id: subnet},
+        )
+
+
+def cluster_view(revision: int, ranges: Iterable[Iterable[KeyValue]]) -> ClusterView:
+    """Build the view from the ranges of CLUSTER_SELECTORS, in their order."""
+    hypervisor_range, subnet_range, flavor_range, network_range = ranges
+    unreadable: list[str] = []
+    subnets = _subnet_views(subnet_range, unreadable)
+    return ClusterView(
+        revision=revision,
+        hypervisors=_hypervisor_views(hypervisor_range, unreadable),
+        subnets=subnets,
+        flavors=_flavors(flavor_range, unreadable),
+        networks=_networks(network_range, subnets),
+        unreadable=tuple(unreadable),
+    )
+
+
+class _HypervisorParts:
+    """What the keys of one hypervisor say, gathered before its view is made."""
+
+    def __init__(self) -> None:
+        self.exists = False
+        self.is_alive = False
+        self.resources = ResourcesRecord()
+        self.claims: dict[str, Resources] = {}
+        self.subnets: dict[str, str] = {}
+        self.subnet_revisions: dict[str, int] = {}
+
+    def take(self, rest: str, item: KeyValue) -> None:
+        part, _, name = rest.partition("/")
+        match part:
+            case "metadata":
+                self.exists = True
+            case "heartbeat":
+                self.is_alive = True
+            case "resources":
+                self.resources = ResourcesRecord.from_json(item.value)
+            case "guests":
+                self.claims[name] = Binding.from_json(item.value).claim
+            case "subnets":
+                self.subnets[name] = item.value.decode()
+                self.subnet_revisions[name] = item.mod_revision
+
+    def view(self, id: str) -> HypervisorView:
+        return HypervisorView(
+            id=id,
+            is_alive=self.is_alive,
+            total=self.resources.total,
+            claims=self.claims,
+            guest_overhead_mb=self.resources.guest_overhead_mb,
+            subnets=self.subnets,
+            subnet_revisions=self.subnet_revisions,
+        )
+
+
+def _hypervisor_views(items: Iterable[KeyValue], unreadable: list[str]) -> dict[str, HypervisorView]:
+    parts: dict[str, _HypervisorParts] = defaultdict(_HypervisorParts)
+    broken: set[str] = set()
+    for item in items:
+        id, rest = keys.object_id(item.key, keys.HYPERVISOR_PATH)
+        try:
+            parts[id].take(rest, item)
+        except (ValidationError, UnicodeDecodeError):
+            # A claim that cannot be read must not look like free room: the whole hypervisor is left out.
+            unreadable.append(item.key)
+            broken.add(id)
+    return {id: gathered.view(id) for id, gathered in parts.items() if gathered.exists and id not in broken}
+
+
+def _subnet_views(items: Iterable[KeyValue], unreadable: list[str]) -> dict[str, SubnetView]:
+    records: dict[str, SubnetRecord] = {}
+    used: dict[str, set[int]] = defaultdict(set)
+    for item in items:
+        id, rest = keys.object_id(item.key, keys.SUBNET_PATH)
+        try:
+            if rest == "metadata":
+                record = SubnetRecord.from_json(item.value)
+                record.validate()
+                records[id] = record
+            elif rest.startswith("addresses/"):
+                used[id].add(int(parse_ip(rest.removeprefix("addresses/"), "ip")))
+        except ValidationError:
+            unreadable.append(item.key)
+    return {id: subnet_view(record, used[id]) for id, record in records.items()}
+
+
+def subnet_view(record: SubnetRecord, used: Iterable[int]) -> SubnetView:
+    """The view of one valid subnet."""
+    return SubnetView(
+        id=record.id,
+        network=record.network,
+        version=record.first.version,
+        first=int(record.first),
+        last=int(record.last),
+        gateway=int(parse_ip(record.gateway, "gateway")) if record.gateway else None,
+        used=frozenset(used),
+    )
+
+
+def _flavors(items: Iterable[KeyValue], unreadable: list[str]) -> dict[str, FlavorRecord]:
+    flavors = {}
+    for item in items:
+        id, _ = keys.object_id(item.key, keys.FLAVOR_PATH)
+        try:
+            flavors[id] = FlavorRecord.from_json(item.value)
+        except ValidationError:
+            unreadable.append(item.key)
+    return flavors
+
+
+def _networks(items: Iterable[KeyValue], subnets: Mapping[str, SubnetView]) -> dict[str, frozenset[str]]:
+    links: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        id, rest = keys.object_id(item.key, keys.NETWORK_PATH)
+        linked = links[id]
+        if rest.startswith("subnets/"):
+            linked.add(rest.removeprefix("subnets/"))
+    return {id: frozenset(linked & subnets.keys()) for id, linked in links.items()}
+
+
+def binding_of(value: bytes) -> Binding:
+    """The binding in a key's value; an empty or foreign one claims nothing.
+
+    Raises ValidationError for malformed JSON.
+    """
+    return Binding.from_fields(decode_object(value)) if value else Binding()

@@ -1,0 +1,1 @@
+"""Where state lives: the protocol every store keeps, and its implementations."""

@@ -1,0 +1,176 @@
+"""Which member of the cluster is asked, and what happens when it does not answer?
+
+One gRPC channel per member, one of them current. A call that was certainly not carried out goes on to the next member
+within the same deadline; whatever else fails makes the next call begin at the next member.
+
+Invariants:
+1. No connection is made before the first call.
+2. A write is sent to a second member only when it is certain that the first one did not take it.
+3. A call ends within its deadline, all members together.
+
+Why not one channel over all addresses: gRPC then checks every member's certificate against one and the same name
+(docs/adr), and a member that is frozen keeps getting its share of the calls.
+
+Not guaranteed: an even load. Each process begins at a random member and stays while it answers.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import etcd3
+import grpc
+from etcd3 import etcdrpc
+
+from lochness.errors import ConfigurationError, LochnessError, UnavailableError
+from lochness.store.endpoints import Endpoint
+from lochness.store.etcd.errors import translate
+
+#: A member that has lost its leader refuses at once instead of holding the request until its deadline.
+REQUIRE_LEADER: Final = (("hasleader", "true"),)
+
+KEEPALIVE_TIME_S: Final = 10.0  # etcd ends connections that ping more often than every 5 s
+MAX_RECONNECT_BACKOFF_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class TLSFiles:
+    """PEM files for https: who signs the members' certificates, and what we show them (both or neither)."""
+
+    ca: Path | None
+    cert: Path | None
+    key: Path | None
+
+    def check(self, endpoints: Sequence[Endpoint]) -> None:
+        """Raise ConfigurationError when the files do not suit the URLs, each other, or can not be read."""
+        if (self.cert is None) != (self.key is None):
+            raise ConfigurationError("etcd's client certificate and key belong together, only one is given")
+        given = [path for path in (self.ca, self.cert, self.key) if path is not None]
+        if endpoints[0].is_tls and self.ca is None:
+            raise ConfigurationError(f"{endpoints[0]} needs the CA file that etcd's certificate is checked against")
+        if given and not endpoints[0].is_tls:
+            raise ConfigurationError(f"certificate files are given but {endpoints[0]} is not https")
+        for path in given:
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise ConfigurationError(f"{path} can not be read: {error.strerror}") from error
+            if b"-----BEGIN" not in content:
+                raise ConfigurationError(f"{path} is not a PEM file")
+
+
+class Member:
+    """One member's channel and the calls we make on it, looked up once."""
+
+    def __init__(self, endpoint: Endpoint, tls: TLSFiles, timeout_s: float) -> None:
+        self.name = str(endpoint)
+        try:
+            self._client: Any = etcd3.client(
+                host=endpoint.bracketed_host,
+                port=endpoint.port,
+                ca_cert=tls.ca,
+                cert_cert=tls.cert,
+                cert_key=tls.key,
+                grpc_options=_channel_options(timeout_s),
+            )
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"{endpoint}: the certificate files are not usable: {error}") from error
+        channel = self._client.channel
+        kv = etcdrpc.KVStub(channel)
+        lease = etcdrpc.LeaseStub(channel)
+        self.range: Any = kv.Range
+        self.txn: Any = kv.Txn
+        self.grant_lease: Any = lease.LeaseGrant
+        self.revoke_lease: Any = lease.LeaseRevoke
+        self._keep_alive: Any = lease.LeaseKeepAlive
+        self.watch: Any = etcdrpc.WatchStub(channel).Watch
+
+    def keep_alive(self, request: Any, timeout: float, metadata: Any) -> Any:
+        """One request and its answer, on a stream that ends with them. None when the stream ended without."""
+        answer = None
+        for answer in self._keep_alive(iter((request,)), timeout=timeout, metadata=metadata):  # noqa: B007  # the last
+            pass
+        return answer
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class Members:
+    """All members of one cluster. Safe to share between threads."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], tls: TLSFiles, timeout_s: float) -> None:
+        if timeout_s <= 0:
+            raise ConfigurationError(f"etcd's timeout must be above 0 s, got {timeout_s:g}")
+        tls.check(endpoints)
+        self.timeout_s = timeout_s
+        self._members = tuple(Member(endpoint, tls, timeout_s) for endpoint in endpoints)
+        self._current = random.randrange(len(self._members))
+        self._is_closed = False
+
+    @property
+    def current(self) -> Member:
+        """The member to ask now. Raises UnavailableError when the store is closed."""
+        if self._is_closed:
+            raise UnavailableError("the store is closed")
+        return self._members[self._current]
+
+    def leave(self, member: Member) -> None:
+        """Begin at another member from now on, if there is one and nobody has done so already."""
+        if self._members[self._current] is member:
+            self._current = (self._current + 1) % len(self._members)
+
+    def call(self, rpc: str, request: Any, *, what: str, is_write: bool) -> Any:
+        """The answer to `request`; raises translated errors.
+
+        `rpc` is the name of one of `Member`'s calls, `what` names it to people.
+        """
+        deadline_s = time.monotonic() + self.timeout_s
+        tries_left = len(self._members)
+        while True:
+            member = self.current
+            tries_left -= 1
+            remaining_s = max(deadline_s - time.monotonic(), 0.001)
+            try:
+                return getattr(member, rpc)(request, timeout=remaining_s, metadata=REQUIRE_LEADER)
+            except grpc.RpcError as error:
+                problem = self._problem(error, member, what, is_write)
+                if not isinstance(problem, UnavailableError) or not tries_left or time.monotonic() >= deadline_s:
+                    raise problem from error
+            except ValueError as error:  # how gRPC says that the channel was closed by another thread meanwhile
+                if self._is_closed:
+                    raise UnavailableError("the store is closed") from error
+                raise
+
+    def _problem(self, error: Any, member: Member, what: str, is_write: bool) -> LochnessError:
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            what = f"{what} (limit {self.timeout_s:g} s)"
+        problem = translate(error, what=what, where=member.name, is_write=is_write)
+        if problem.reason in ("unavailable", "ambiguous_write"):
+            self.leave(member)
+        return problem
+
+    def close(self) -> None:
+        self._is_closed = True
+        for member in self._members:
+            member.close()
+
+
+def _channel_options(timeout_s: float) -> list[tuple[str, int]]:
+    connect_ms = max(int(timeout_s * 1000 / 2), 100)  # a silent address must leave time for the next member
+    return [
+        ("grpc.keepalive_time_ms", int(KEEPALIVE_TIME_S * 1000)),
+        ("grpc.keepalive_timeout_ms", max(int(timeout_s * 1000), 1000)),
+        ("grpc.http2.max_pings_without_data", 0),  # a quiet watch must still notice that its member is gone
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", connect_ms),
+        ("grpc.max_reconnect_backoff_ms", int(MAX_RECONNECT_BACKOFF_S * 1000)),
+        ("grpc.max_receive_message_length", -1),  # a full view is larger than the default of 4 MiB
+        ("grpc.enable_http_proxy", 0),  # a proxy set for the machine's web traffic is not on the way to etcd
+        ("grpc.use_local_subchannel_pool", 1),  # closing one store never touches another's connection
+    ]

@@ -1,0 +1,255 @@
+"""How are reads, transactions and leases said to etcd? `lochness.store.protocol` is the promise kept here.
+
+Invariants:
+1. One call to the store is one request to etcd: a transaction that fails brings the names of what failed with it.
+2. Reads are linearizable: they go through the leader's quorum, never from one member's memory alone.
+3. Nothing is sent that `lochness.store.validation` refuses.
+
+Requests are built here and sent on the client's channel, because the client's own `transaction` hides the revision
+and its `get` reads one range only. They are given as nested dictionaries: less than half the time of making each
+message by itself.
+
+Not guaranteed: `CompactedError.compact_revision` of a read is 0, etcd does not tell.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from etcd3 import etcdrpc
+
+from lochness.errors import ConflictError, LeaseNotFoundError, UnavailableError
+from lochness.store.endpoints import parse_endpoints
+from lochness.store.etcd.members import Members, TLSFiles
+from lochness.store.etcd.watch import EtcdWatch
+from lochness.store.protocol import (
+    Compare,
+    Delete,
+    Key,
+    KeyExists,
+    KeyUnchanged,
+    KeyValue,
+    Operation,
+    PrefixUnchanged,
+    Put,
+    Reading,
+    Selector,
+    Watch,
+)
+from lochness.store.validation import check_selectors, check_transaction, check_ttl, check_watch
+
+_EQUAL: Final = etcdrpc.Compare.EQUAL
+_GREATER: Final = etcdrpc.Compare.GREATER
+_LESS: Final = etcdrpc.Compare.LESS
+_CREATE: Final = etcdrpc.Compare.CREATE
+_MOD: Final = etcdrpc.Compare.MOD
+
+_NAMES_IN_MESSAGE: Final = 5
+
+
+class EtcdStore:
+    """A `lochness.store.protocol.Store` in an etcd cluster.
+
+    `endpoints` are the members' URLs, "http(s)://HOST[:PORT]"; the three files are PEM, for https; `timeout_s` bounds
+    every call. Raises ConfigurationError. Does not connect: the first call does.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        ca_file: Path | None = None,
+        cert_file: Path | None = None,
+        key_file: Path | None = None,
+        timeout_s: float = 5.0,
+    ) -> None:
+        self._members = Members(parse_endpoints(endpoints), TLSFiles(ca_file, cert_file, key_file), timeout_s)
+        self._watches: set[EtcdWatch] = set()
+        self._watches_lock = threading.Lock()
+
+    def read(self, *selectors: Selector, revision: int = 0) -> Reading:
+        """See `Store.read`."""
+        check_selectors(selectors, revision)
+        ranges = [_range_of(selector, revision) for selector in selectors]
+        if len(ranges) == 1:
+            answer = self._members.call("range", etcdrpc.RangeRequest(**ranges[0]), what="a read", is_write=False)
+            return Reading(revision or answer.header.revision, (_key_values(answer),))
+        request = etcdrpc.TxnRequest(success=[{"request_range": item} for item in ranges])
+        answer = self._members.call("txn", request, what="a read", is_write=False)
+        return Reading(
+            revision or answer.header.revision,
+            tuple(_key_values(response.response_range) for response in answer.responses),
+        )
+
+    def commit(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> int:
+        """See `Store.commit`."""
+        check_transaction(compares, operations)
+        request = etcdrpc.TxnRequest(
+            compare=[_compare_of(compare) for compare in compares],
+            success=[_operation_of(operation) for operation in operations],
+            failure=[{"request_range": _evidence_of(compare)} for compare in compares],
+        )
+        answer = self._members.call("txn", request, what="a transaction", is_write=True)
+        if not answer.succeeded:
+            raise _conflict(compares, answer)
+        revision: int = answer.header.revision
+        return revision
+
+    def grant_lease(self, ttl_s: int) -> int:
+        """See `Store.grant_lease`. After an AmbiguousWriteError grant anew: a lease nobody knows just expires."""
+        check_ttl(ttl_s)
+        request = etcdrpc.LeaseGrantRequest(TTL=ttl_s)
+        lease_id: int = self._members.call("grant_lease", request, what="granting a lease", is_write=True).ID
+        return lease_id
+
+    def keep_alive(self, lease_id: int) -> int:
+        """See `Store.keep_alive`."""
+        request = etcdrpc.LeaseKeepAliveRequest(ID=lease_id)
+        answer = self._members.call("keep_alive", request, what="renewing a lease", is_write=False)
+        if answer is None:
+            raise UnavailableError(f"renewing lease {lease_id}: etcd ended the stream without an answer")
+        ttl_s: int = answer.TTL
+        if ttl_s <= 0:
+            raise LeaseNotFoundError(f"lease {lease_id} has expired or was revoked", lease_id=lease_id)
+        return ttl_s
+
+    def revoke_lease(self, lease_id: int) -> None:
+        """See `Store.revoke_lease`."""
+        request = etcdrpc.LeaseRevokeRequest(ID=lease_id)
+        try:
+            self._members.call("revoke_lease", request, what="revoking a lease", is_write=True)
+        except LeaseNotFoundError:
+            return
+
+    def watch(self, prefix: str, *, start_revision: int) -> Watch:
+        """See `Store.watch`. The watch must be closed: it holds a thread and a stream."""
+        check_watch(prefix, start_revision)
+        key = _encode(prefix)
+        with self._watches_lock:
+            watch = EtcdWatch(
+                self._members,
+                key=key,
+                range_end=_prefix_end(key),
+                start_revision=start_revision,
+                on_end=self._forget,
+            )
+            self._watches.add(watch)
+        watch.start()
+        return watch
+
+    def _forget(self, watch: EtcdWatch) -> None:
+        with self._watches_lock:
+            self._watches.discard(watch)
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        with self._watches_lock:
+            watches = tuple(self._watches)
+        for watch in watches:
+            watch.close()
+        self._members.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _encode(name: str) -> bytes:
+    # A key somebody else wrote with bytes that are not UTF-8 must neither break a read nor become undeletable.
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _prefix_end(prefix: bytes) -> bytes:
+    """The first key after all that begin with `prefix`, as etcd's ranges want it."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes((stem[-1] + 1,)) if stem else b"\0"
+
+
+def _key_values(answer: Any) -> tuple[KeyValue, ...]:
+    return tuple(
+        [
+            KeyValue(str(kv.key, "utf-8", "surrogateescape"), kv.value, kv.create_revision, kv.mod_revision, kv.lease)
+            for kv in answer.kvs
+        ]
+    )
+
+
+def _range_of(selector: Selector, revision: int) -> dict[str, Any]:
+    if isinstance(selector, Key):
+        return {"key": _encode(selector.key), "revision": revision}
+    prefix = _encode(selector.prefix)
+    return {
+        "key": prefix,
+        "range_end": _prefix_end(prefix),
+        "keys_only": selector.keys_only,
+        "revision": revision,
+    }
+
+
+def _compare_of(compare: Compare) -> dict[str, Any]:
+    match compare:
+        case KeyUnchanged(key, mod_revision):
+            return {"key": _encode(key), "target": _MOD, "result": _EQUAL, "mod_revision": mod_revision}
+        case KeyExists(key):
+            return {"key": _encode(key), "target": _CREATE, "result": _GREATER, "create_revision": 0}
+        case PrefixUnchanged(prefix, revision):
+            start = _encode(prefix)
+            return {
+                "key": start,
+                "range_end": _prefix_end(start),
+                "target": _MOD,
+                "result": _LESS,
+                "mod_revision": revision + 1,
+            }
+
+
+def _evidence_of(compare: Compare) -> dict[str, Any]:
+    """The range that shows, in the transaction's failure branch, whether `compare` was what failed."""
+    if not isinstance(compare, PrefixUnchanged):
+        return {"key": _encode(compare.key), "keys_only": True}
+    prefix = _encode(compare.prefix)
+    return {
+        "key": prefix,
+        "range_end": _prefix_end(prefix),
+        "min_mod_revision": compare.revision + 1,
+        "limit": 1,
+        "keys_only": True,
+    }
+
+
+def _operation_of(operation: Operation) -> dict[str, Any]:
+    if isinstance(operation, Put):
+        put = {"key": _encode(operation.key), "value": operation.value, "lease": operation.lease_id}
+        return {"request_put": put}
+    if isinstance(operation, Delete):
+        return {"request_delete_range": {"key": _encode(operation.key)}}
+    prefix = _encode(operation.prefix)
+    return {"request_delete_range": {"key": prefix, "range_end": _prefix_end(prefix)}}
+
+
+def _has_failed(compare: Compare, found: Any) -> bool:
+    match compare:
+        case KeyUnchanged(_, mod_revision):
+            return (found[0].mod_revision if found else 0) != mod_revision
+        case KeyExists():
+            return not found
+        case PrefixUnchanged():
+            return bool(found)
+
+
+def _conflict(compares: Sequence[Compare], answer: Any) -> ConflictError:
+    failed = [
+        compare.prefix if isinstance(compare, PrefixUnchanged) else compare.key
+        for compare, response in zip(compares, answer.responses, strict=True)
+        if _has_failed(compare, response.response_range.kvs)
+    ]
+    more = f" and {len(failed) - _NAMES_IN_MESSAGE} more" if len(failed) > _NAMES_IN_MESSAGE else ""
+    return ConflictError(f"changed meanwhile: {', '.join(failed[:_NAMES_IN_MESSAGE])}{more}", keys=failed)

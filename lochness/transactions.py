@@ -1,0 +1,203 @@
+"""Every change that touches several keys, as one transaction: pure builders of compares and operations.
+
+Invariants:
+1. Each builder's transaction is complete: committed, the store keeps every promise of `lochness.invariants`; refused,
+   nothing has changed.
+2. Every key that the decision relied on is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from lochness import keys
+from lochness.model.guest import Binding, GuestRecord, Power, PowerRecord
+from lochness.model.job import JobRecord, rfc3339
+from lochness.placement.decide import Placement
+from lochness.store.protocol import (
+    Compare,
+    Delete,
+    DeletePrefix,
+    KeyExists,
+    KeyUnchanged,
+    Operation,
+    PrefixUnchanged,
+    Put,
+    Store,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """Compares and the operations they guard. Equal compares are sent once."""
+
+    compares: tuple[Compare, ...]
+    operations: tuple[Operation, ...]
+
+    def __add__(self, other: Transaction) -> Transaction:
+        """Both as one: all or nothing."""
+        return Transaction(tuple(dict.fromkeys(self.compares + other.compares)), self.operations + other.operations)
+
+    def commit(self, store: Store) -> int:
+        """Commit to `store`; see `Store.commit` for the answer and the errors."""
+        return store.commit(self.compares, self.operations)
+
+
+def create_job(job: JobRecord) -> Transaction:
+    """A new job; its id must not exist."""
+    return Transaction((KeyUnchanged(keys.job(job.id), 0),), (Put(keys.job(job.id), job.to_json()),))
+
+
+def update_job(job: JobRecord, mod_revision: int) -> Transaction:
+    """The job's next state, given that nobody else has moved it since `mod_revision`."""
+    key = keys.job(job.id)
+    return Transaction((KeyUnchanged(key, mod_revision),), (Put(key, job.to_json()),))
+
+
+def create_guest(guest: GuestRecord, job: JobRecord, power: Power = "running") -> Transaction:
+    """A guest that wants a place, what it should be, and the job that will find it one.
+
+    Its flavor and network must still exist.
+    """
+    compares = (
+        KeyUnchanged(keys.guest(guest.id), 0),
+        KeyExists(keys.flavor(guest.flavor)),
+        KeyExists(keys.network(guest.network)),
+    )
+    operations = (
+        Put(keys.guest(guest.id), guest.to_json()),
+        Put(keys.guest_power(guest.id), PowerRecord(desired=power).to_json()),
+    )
+    return Transaction(compares, operations) + create_job(job)
+
+
+def request_action(guest_id: str, guest_revision: int, job: JobRecord, power: Power | None) -> Transaction:
+    """A job on a guest that exists, and what the guest should be from now on (None: as before)."""
+    wish = () if power is None else (Put(keys.guest_power(guest_id), PowerRecord(desired=power).to_json()),)
+    return Transaction((KeyUnchanged(keys.guest(guest_id), guest_revision),), wish) + create_job(job)
+
+
+def place_guest(
+    placement: Placement, *, view_revision: int, subnet_revision: int, guest_revision: int, now: datetime
+) -> Transaction:
+    """Bind the guest, claim its capacity and its address, and write both into its record.
+
+    `view_revision` is the revision of the view that decided; `subnet_revision` the mod_revision of the hypervisor's
+    mapping of the subnet, which disappears with the hypervisor and with the mapping; `guest_revision` that of the
+    guest's record. No binding may have been added to the hypervisor since the view, so two schedulers cannot
+    overcommit it.
+    """
+    hypervisor, guest = placement.hypervisor, placement.guest
+    placed = guest.patched(
+        {"hypervisor": hypervisor, "subnet": placement.subnet, "ip": placement.ip, "bridge": placement.bridge}
+    )
+    claim = placement.claim
+    binding = Binding(memory=claim.memory, disk=claim.disk, cpu=claim.cpu, placed_at=rfc3339(now))
+    address = keys.subnet_address(placement.subnet, placement.ip)
+    return Transaction(
+        (
+            PrefixUnchanged(keys.hypervisor_guests(hypervisor), view_revision),
+            KeyUnchanged(keys.hypervisor_subnet(hypervisor, placement.subnet), subnet_revision),
+            KeyUnchanged(address, 0),
+            KeyUnchanged(keys.guest(guest.id), guest_revision),
+        ),
+        (
+            Put(keys.hypervisor_guest(hypervisor, guest.id), binding.to_json()),
+            Put(address, guest.id.encode()),
+            Put(keys.guest(guest.id), placed.to_json()),
+        ),
+    )
+
+
+def release_guest(guest: GuestRecord, guest_revision: int) -> Transaction:
+    """Take the guest off its hypervisor and free its address; its record stays, without a place."""
+    blank = guest.patched({"hypervisor": "", "subnet": "", "ip": "", "bridge": ""})
+    return Transaction(
+        (KeyUnchanged(keys.guest(guest.id), guest_revision),),
+        (*_release_operations(guest), Put(keys.guest(guest.id), blank.to_json())),
+    )
+
+
+def destroy_guest(guest: GuestRecord, guest_revision: int) -> Transaction:
+    """Remove the guest with everything it holds: binding, address, record, power, status."""
+    return Transaction(
+        (KeyUnchanged(keys.guest(guest.id), guest_revision),),
+        (*_release_operations(guest), DeletePrefix(keys.guest_prefix(guest.id))),
+    )
+
+
+def _release_operations(guest: GuestRecord) -> Iterable[Operation]:
+    if guest.hypervisor:
+        yield Delete(keys.hypervisor_guest(guest.hypervisor, guest.id))
+    if guest.subnet and guest.ip:
+        yield Delete(keys.subnet_address(guest.subnet, guest.ip))
+
+
+def link_subnet(network_id: str, subnet_id: str, subnet_value: bytes, subnet_revision: int) -> Transaction:
+    """Make the subnet one of the network: both sides of the link. `subnet_value` names the network already."""
+    return Transaction(
+        (KeyExists(keys.network(network_id)), KeyUnchanged(keys.subnet(subnet_id), subnet_revision)),
+        (Put(keys.subnet(subnet_id), subnet_value), Put(keys.network_subnet(network_id, subnet_id), b"{}")),
+    )
+
+
+def unlink_subnet(network_id: str, subnet_id: str, subnet_value: bytes, subnet_revision: int) -> Transaction:
+    """Take the subnet out of the network: both sides of the link. `subnet_value` names no network any more."""
+    return Transaction(
+        (KeyUnchanged(keys.subnet(subnet_id), subnet_revision),),
+        (Put(keys.subnet(subnet_id), subnet_value), Delete(keys.network_subnet(network_id, subnet_id))),
+    )
+
+
+def delete_subnet(network_id: str, subnet_id: str, subnet_revision: int) -> Transaction:
+    """Remove the subnet, its addresses and its network's link. Whether guests use it is not looked at."""
+    link = (Delete(keys.network_subnet(network_id, subnet_id)),) if network_id else ()
+    return Transaction(
+        (KeyUnchanged(keys.subnet(subnet_id), subnet_revision),),
+        (DeletePrefix(keys.subnet_prefix(subnet_id)), *link),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Two objects that know each other: the keys of their records, and the link's key on each one's side."""
+
+    objects: tuple[str, str]
+    sides: tuple[str, str]
+
+
+def link_objects(link: Link) -> Transaction:
+    """Both sides of a link; both objects must exist."""
+    return Transaction(tuple(KeyExists(key) for key in link.objects), tuple(Put(key, b"{}") for key in link.sides))
+
+
+def unlink_objects(link: Link) -> Transaction:
+    """Neither side of a link."""
+    return Transaction((), tuple(Delete(key) for key in link.sides))
+
+
+def destroy_object(prefix: str, links: Iterable[Link]) -> Transaction:
+    """Everything under `prefix`, and the other side of each link, gone."""
+    others = (Delete(side) for link in links for side in link.sides if not side.startswith(prefix))
+    return Transaction((), (DeletePrefix(prefix), *others))
+
+
+def map_subnet(hypervisor_id: str, subnet_id: str, bridge: str) -> Transaction:
+    """Map the subnet to a bridge of the hypervisor; both must exist."""
+    return Transaction(
+        (KeyExists(keys.hypervisor(hypervisor_id)), KeyExists(keys.subnet(subnet_id))),
+        (Put(keys.hypervisor_subnet(hypervisor_id, subnet_id), bridge.encode()),),
+    )
+
+
+def destroy_hypervisor(hypervisor_id: str, hypervisor_revision: int, view_revision: int) -> Transaction:
+    """Remove the hypervisor with all its keys, given that it had no guest at `view_revision` and got none since."""
+    return Transaction(
+        (
+            KeyUnchanged(keys.hypervisor(hypervisor_id), hypervisor_revision),
+            PrefixUnchanged(keys.hypervisor_guests(hypervisor_id), view_revision),
+        ),
+        (DeletePrefix(keys.hypervisor_prefix(hypervisor_id)),),
+    )

@@ -1,0 +1,65 @@
+"""For any record: JSON and back loses nothing, whatever else stands in it."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lochness.model.flavor import FlavorRecord
+from lochness.model.guest import GuestRecord
+from lochness.model.hypervisor import HypervisorRecord
+from lochness.model.image import ImageRecord
+from lochness.model.network import NetworkRecord
+from lochness.model.record import Record
+from lochness.model.resources import Resources
+from lochness.model.subnet import SubnetRecord
+
+ids = st.uuids().map(str)
+texts = st.text(st.characters(codec="utf-8"), max_size=20)
+metadata = st.dictionaries(texts, texts, max_size=3)
+quantities = st.integers(0, 2**63 - 1)
+small_quantities = st.integers(0, 2**32 - 1)
+macs = st.binary(min_size=6, max_size=6).map(lambda data: data.hex(":"))
+ips = st.ip_addresses().map(str)
+resources = st.builds(Resources, memory=quantities, disk=quantities, cpu=small_quantities)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+
+records: st.SearchStrategy[Record] = st.one_of(
+    st.builds(NetworkRecord, id=ids, metadata=metadata),
+    st.builds(
+        FlavorRecord, id=ids, image=ids, metadata=metadata, memory=quantities, disk=quantities, cpu=small_quantities
+    ),
+    st.builds(ImageRecord, id=ids, metadata=metadata, source=texts, size=quantities, cmdline=texts),
+    st.builds(SubnetRecord, id=ids, metadata=metadata, network=ids, gateway=ips, start=ips, end=ips),
+    st.builds(GuestRecord, id=ids, metadata=metadata, flavor=ids, network=ids, mac=macs, ip=ips, bridge=texts),
+    st.builds(
+        HypervisorRecord,
+        id=ids,
+        metadata=metadata,
+        ip=ips,
+        mac=macs,
+        total_resources=resources,
+        available_resources=resources,
+    ),
+)
+
+
+@given(records)
+def test_json_and_back_is_the_same_record(record):
+    assert type(record).from_json(record.to_json()) == record
+
+
+@given(records, st.dictionaries(texts.map(lambda text: f"x-{text}"), json_values, max_size=3))
+def test_unknown_fields_survive_reading_changing_and_writing(record, unknown):
+    data = json.dumps({**record.to_fields(), **unknown})
+    read = type(record).from_json(data)
+    read.id = "f2011319-ad59-42fb-9bad-92e261f0651c"
+    written = json.loads(read.to_json())
+    assert {name: written[name] for name in unknown} == unknown
+    assert list(written)[: len(record.to_fields())] == list(record.to_fields())
