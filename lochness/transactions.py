@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from lochness import keys
+from lochness.errors import AmbiguousWriteError, UnavailableError
 from lochness.model.guest import Binding, GuestRecord, Power, PowerRecord
 from lochness.model.job import JobRecord, rfc3339
 from lochness.placement.decide import Placement
@@ -20,11 +21,14 @@ from lochness.store.protocol import (
     Compare,
     Delete,
     DeletePrefix,
+    Key,
     KeyExists,
     KeyUnchanged,
     Operation,
+    Prefix,
     PrefixUnchanged,
     Put,
+    Selector,
     Store,
 )
 
@@ -41,8 +45,39 @@ class Transaction:
         return Transaction(tuple(dict.fromkeys(self.compares + other.compares)), self.operations + other.operations)
 
     def commit(self, store: Store) -> int:
-        """Commit to `store`; see `Store.commit` for the answer and the errors."""
-        return store.commit(self.compares, self.operations)
+        """Commit to `store`; answers the revision. See `Store.commit` for the errors.
+
+        When the answer was lost, the store is read again: a change that stands there has happened, and its revision is
+        the answer. AmbiguousWriteError then means that it does not stand there (yet), or that the reading failed as
+        well.
+        """
+        try:
+            return store.commit(self.compares, self.operations)
+        except AmbiguousWriteError:
+            revision = self._found_in(store)
+            if revision is None:
+                raise
+            return revision
+
+    def _found_in(self, store: Store) -> int | None:
+        """The revision at which the operations' outcome stands in the store, None when it does not or none can tell."""
+        puts = [operation for operation in self.operations if isinstance(operation, Put)]
+        gone = [operation for operation in self.operations if not isinstance(operation, Put)]
+        selectors: list[Selector] = [Key(put.key) for put in puts]
+        selectors += [
+            Key(each.key) if isinstance(each, Delete) else Prefix(each.prefix, keys_only=True) for each in gone
+        ]
+        try:
+            reading = store.read(*selectors)
+        except UnavailableError:
+            return None
+        written = [reading.one(number) for number in range(len(puts))]
+        if any(item is None or item.value != put.value for item, put in zip(written, puts, strict=True)):
+            return None
+        if any(reading.ranges[len(puts) :]):
+            return None
+        revisions = {item.mod_revision for item in written if item is not None}
+        return max(revisions, default=reading.revision)
 
 
 def create_job(job: JobRecord) -> Transaction:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Self
 
 from lochness import keys
+from lochness.entities.addresses import view_with_free_addresses
 from lochness.entities.guest import Guest
 from lochness.entities.stored import Stored
 from lochness.entities.subnet import Subnet
@@ -15,8 +16,9 @@ from lochness.errors import ConflictError, NotFoundError, ValidationError
 from lochness.identity import get_hypervisor_id
 from lochness.model.hypervisor import HypervisorRecord
 from lochness.model.resources import ResourcesRecord
+from lochness.model.subnet import SubnetRecord
 from lochness.placement.candidates import candidate_has_resources, candidate_has_subnet
-from lochness.placement.cluster import CLUSTER_SELECTORS, cluster_view
+from lochness.placement.cluster import ClusterView, cluster_view
 from lochness.placement.decide import Refused, decide_one
 from lochness.store.protocol import (
     Delete,
@@ -211,15 +213,12 @@ class Hypervisor(Stored, HypervisorRecord):
         )
 
     def _try_to_place(self, guest: Guest) -> bool:
-        reading = self.context.store.read(*CLUSTER_SELECTORS)
-        view = cluster_view(reading.revision, reading.ranges)
+        view = self._view_for(guest)
         here = view.hypervisors.get(self.id)
         if here is None:
             raise NotFoundError(self.KIND, self.id)
         # An operator who names the hypervisor decides against its liveness: it may be placed on before it first beats.
-        decision = decide_one(
-            replace(view, hypervisors={self.id: here}), guest, (candidate_has_subnet, candidate_has_resources)
-        )
+        decision = decide_one(view, guest, (candidate_has_subnet, candidate_has_resources))
         if isinstance(decision, Refused):
             raise decision.to_error()
         transaction = place_guest(
@@ -238,6 +237,32 @@ class Hypervisor(Stored, HypervisorRecord):
             return False
         guest.adopt_placement(decision, revision)
         return True
+
+    def _view_for(self, guest: Guest) -> ClusterView:
+        """Of the cluster only what this one placement rests on, all at one revision."""
+        store = self.context.store
+        reading = store.read(
+            Prefix(keys.hypervisor_prefix(self.id)),
+            Key(keys.flavor(guest.flavor)),
+            Prefix(keys.network_prefix(guest.network), keys_only=True),
+        )
+        hypervisors, flavors, networks = reading.ranges
+        mapped = {
+            keys.last_part(item.key) for item in hypervisors if item.key.startswith(keys.hypervisor_subnets(self.id))
+        }
+        linked = {keys.last_part(item.key) for item in networks}
+        records = [Key(keys.subnet(id)) for id in sorted(mapped & linked)]
+        found = store.read(*records, revision=reading.revision).ranges if records else ()
+        view = cluster_view(
+            reading.revision, (hypervisors, [item for items in found for item in items], flavors, networks)
+        )
+        subnets = {
+            id: view_with_free_addresses(store, SubnetRecord.from_json(item.value), revision=reading.revision)
+            for items in found
+            for item in items
+            if (id := keys.object_id(item.key, keys.SUBNET_PATH)[0]) in view.subnets
+        }
+        return replace(view, subnets=subnets)
 
     def remove_guest(self, guest: Guest) -> None:
         """The reverse of `add_guest`. Raises NotFoundError when the guest is not here, ConflictError."""

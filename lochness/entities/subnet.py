@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from typing import Final
 
 from lochness import keys
+from lochness.entities.addresses import read_whole, view_with_free_addresses
 from lochness.entities.stored import Stored
-from lochness.errors import ConflictError
+from lochness.errors import ConflictError, NotFoundError
 from lochness.ids import parse_id
-from lochness.model.address import IPAddress, normalized_ip, parse_ip
+from lochness.model.address import IPAddress, normalized_ip
 from lochness.model.record import Record
 from lochness.model.subnet import SubnetRecord
-from lochness.placement.cluster import SubnetView, subnet_view
 from lochness.store.protocol import Delete, KeyExists, KeyUnchanged, Prefix, Put
-from lochness.transactions import delete_subnet
+from lochness.transactions import Transaction, delete_subnet
 
 #: How often a reservation is decided anew after another process took the address it had chosen.
 MAX_RESERVATION_ATTEMPTS: Final = 32
@@ -36,7 +36,7 @@ class Subnet(Stored, SubnetRecord):
 
     def available_addresses(self) -> Iterator[IPAddress]:
         """Free addresses in order, one at a time, as of one read at the beginning."""
-        return self._view().free_addresses()
+        return read_whole(self.context.store, self).free_addresses()
 
     def reserve_address(self, guest_id: str) -> str:
         """Give a free address to the guest and answer it.
@@ -46,20 +46,21 @@ class Subnet(Stored, SubnetRecord):
         """
         guest_id = parse_id(guest_id, field="guest")
         for _ in range(MAX_RESERVATION_ATTEMPTS):
-            address = next(self.available_addresses(), None)
+            view = view_with_free_addresses(self.context.store, self)
+            address = next(view.free_addresses(), None)
             if address is None:
                 raise ConflictError(
-                    f"subnet {self.id} has no free address: all {self._view().size} are used",
+                    f"subnet {self.id} has no free address: all {view.size} are used",
                     keys=(keys.subnet_addresses(self.id),),
                     reason="no_free_address",
                 )
             key = keys.subnet_address(self.id, str(address))
             compares = (KeyUnchanged(key, 0), KeyExists(keys.subnet(self.id)))
             try:
-                self.context.store.commit(compares, (Put(key, guest_id.encode()),))
+                Transaction(compares, (Put(key, guest_id.encode()),)).commit(self.context.store)
             except ConflictError as error:
-                if key not in error.keys:
-                    raise
+                if keys.subnet(self.id) in error.keys:
+                    raise NotFoundError(self.KIND, self.id) from error
                 continue
             return str(address)
         raise ConflictError(
@@ -89,7 +90,3 @@ class Subnet(Stored, SubnetRecord):
     def adopt_saved(self, record: Record, revision: int) -> None:
         """Take over what a transaction has just written for this subnet."""
         self._adopt(record, revision)
-
-    def _view(self) -> SubnetView:
-        used = (int(parse_ip(address, "ip")) for address in self.addresses())
-        return subnet_view(self, used)

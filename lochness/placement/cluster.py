@@ -19,7 +19,6 @@ from lochness.errors import ValidationError
 from lochness.model.address import IPAddress, parse_ip
 from lochness.model.flavor import FlavorRecord
 from lochness.model.guest import Binding
-from lochness.model.record import decode_object
 from lochness.model.resources import Resources, ResourcesRecord
 from lochness.model.subnet import SubnetRecord
 from lochness.store.protocol import KeyValue, Prefix
@@ -35,7 +34,10 @@ CLUSTER_SELECTORS = (
 
 @dataclass(frozen=True, slots=True)
 class SubnetView:
-    """A subnet and its used addresses. `first` and `last` are the usable range; used addresses are integers."""
+    """A subnet and its used addresses. `first` and `last` are the usable range; addresses are integers.
+
+    `offered`, when given, are free addresses that were looked at singly, in a range too large to be read whole.
+    """
 
     id: str
     network: str
@@ -44,6 +46,7 @@ class SubnetView:
     last: int
     gateway: int | None = None
     used: frozenset[int] = frozenset()
+    offered: tuple[int, ...] | None = None
 
     @property
     def size(self) -> int:
@@ -60,10 +63,14 @@ class SubnetView:
 
         Takes at most one step per used one.
         """
-        build = ipaddress.IPv4Address if self.version == 4 else ipaddress.IPv6Address
-        for number in range_of(self.first, self.last):
+        numbers = range_of(self.first, self.last) if self.offered is None else self.offered
+        for number in numbers:
             if number != self.gateway and number not in self.used:
-                yield build(number)
+                yield self.address(number)
+
+    def address(self, number: int) -> IPAddress:
+        """The address that is this integer in the subnet's IP version."""
+        return ipaddress.IPv4Address(number) if self.version == 4 else ipaddress.IPv6Address(number)
 
     def with_used(self, address: str) -> SubnetView:
         return replace(self, used=self.used | {int(parse_ip(address, "ip"))})
@@ -214,7 +221,7 @@ def _subnet_views(items: Iterable[KeyValue], unreadable: list[str]) -> dict[str,
     return {id: subnet_view(record, used[id]) for id, record in records.items()}
 
 
-def subnet_view(record: SubnetRecord, used: Iterable[int]) -> SubnetView:
+def subnet_view(record: SubnetRecord, used: Iterable[int], *, offered: tuple[int, ...] | None = None) -> SubnetView:
     """The view of one valid subnet."""
     return SubnetView(
         id=record.id,
@@ -224,6 +231,7 @@ def subnet_view(record: SubnetRecord, used: Iterable[int]) -> SubnetView:
         last=int(record.last),
         gateway=int(parse_ip(record.gateway, "gateway")) if record.gateway else None,
         used=frozenset(used),
+        offered=offered,
     )
 
 
@@ -246,11 +254,3 @@ def _networks(items: Iterable[KeyValue], subnets: Mapping[str, SubnetView]) -> d
         if rest.startswith("subnets/"):
             linked.add(rest.removeprefix("subnets/"))
     return {id: frozenset(linked & subnets.keys()) for id, linked in links.items()}
-
-
-def binding_of(value: bytes) -> Binding:
-    """The binding in a key's value; an empty or foreign one claims nothing.
-
-    Raises ValidationError for malformed JSON.
-    """
-    return Binding.from_fields(decode_object(value)) if value else Binding()
