@@ -58,4 +58,7 @@ def open_listener(address: Address) -> tuple[socket.socket, Address]:
         listener = socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise ConfigurationError(f"cannot listen on {address}: {error.strerror}") from error
+    # Accepted connections inherit it. asyncio sets it only on sockets that name their protocol, which these do not, and
+    # an answer of two writes then waits 40 ms for the client's delayed acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener, Address(address.host, listener.getsockname()[1])

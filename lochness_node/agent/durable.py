@@ -1,0 +1,49 @@
+"""How is a file replaced, or a directory published, so that a crash never leaves half of one?
+
+1. What is at the path is the old or the new one, whole, also after a power cut.
+2. When a function here returns, the new one is on the disk.
+
+Not guaranteed: that a temporary file (its name ends in ".partial") is gone after a crash between writing and renaming.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Put `content` at `path`, on the disk when this returns. Raises OSError; the old file then stays."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def publish_directory(finished: Path, path: Path) -> None:
+    """Rename the directory `finished`, whose files are on the disk already, to `path`.
+
+    Raises OSError, also when `path` is a directory with something in it.
+    """
+    sync_directory(finished)
+    finished.rename(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Bring the names in `directory` to the disk. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,66 @@
+"""How does a disk file come to be?
+
+1. A disk appears whole, by a rename; one that is there is never touched.
+2. qemu-img is run without a shell, with a time limit, and both formats are said: nothing is guessed from content.
+
+On libvirt's test driver, where nothing ever reads a disk, a machine without qemu-img gets sparse raw files instead.
+QEMU guests always get qcow2 overlays.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Literal
+
+from lochness.errors import DeadlineError, DriverError, UnavailableError
+from lochness_node.agent.guests.plan import DiskPlan
+
+QEMU_IMG: Final = "qemu-img"
+_TIMEOUT_S: Final = 60.0
+
+DiskFormat = Literal["qcow2", "raw"]
+
+
+def disk_format(domain_type: str, find_program: Callable[[str], str | None] = shutil.which) -> DiskFormat:
+    """The format of guests' disks here. Raises UnavailableError when qemu-img is missing and guests are real."""
+    if find_program(QEMU_IMG):
+        return "qcow2"
+    if domain_type == "test":
+        return "raw"
+    raise UnavailableError("qemu-img is not installed (Debian package qemu-utils): no disk can be made")
+
+
+def make_disk(plan: DiskPlan) -> bool:
+    """Make the disk, False when it is there already. Raises DriverError, DeadlineError, UnavailableError."""
+    if plan.path.exists():
+        return False
+    partial = plan.path.with_name(f"{plan.path.name}.partial")
+    try:
+        partial.unlink(missing_ok=True)
+        if plan.format == "raw":
+            with partial.open("xb") as file:
+                file.truncate(plan.size_mb << 20)
+        else:
+            _qemu_img(plan, partial)
+        partial.chmod(0o600)  # what is in it is the guest's alone; libvirt gives it to QEMU's user
+        partial.rename(plan.path)
+    except OSError as error:
+        raise UnavailableError(f"cannot make the disk {plan.path}: {error.strerror}") from error
+    return True
+
+
+def _qemu_img(plan: DiskPlan, path: Path) -> None:
+    base = ["-b", str(plan.base.disk), "-F", plan.base.format] if plan.base is not None else []
+    command = [QEMU_IMG, "create", "-q", "-f", plan.format, *base, str(path), f"{plan.size_mb}M"]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DeadlineError(f"qemu-img did not make {plan.path} within {_TIMEOUT_S:g} s") from error
+    if done.returncode != 0:
+        text = " ".join(done.stderr.split()) or f"status {done.returncode}"
+        raise DriverError(f"qemu-img could not make {plan.path}: {text}")

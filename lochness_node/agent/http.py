@@ -1,0 +1,74 @@
+"""How is the application served, watched and ended, beside whatever else the process does?
+
+1. The server's event loop has a daemon thread of its own; nothing on it holds up the end of the process.
+2. It installs no signal handler and no logging of its own.
+3. `stop` ends within its limit, with or without the help of those who still wait for an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import threading
+from typing import Final
+
+import uvicorn
+from litestar.types import ASGIApp
+
+from lochness.errors import DeadlineError, UnavailableError
+
+#: Requests at a time; more are answered 503.
+REQUESTS_MAX: Final = 512
+_IDLE_CONNECTION_S: Final = 75
+
+
+class HttpServer:
+    """Serves `app` on `listener`, which it takes over. Begins with `start`."""
+
+    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=REQUESTS_MAX,
+            timeout_keep_alive=_IDLE_CONNECTION_S,
+        )
+        # What it says on each start, end and overload; our own events say that.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        self._server = uvicorn.Server(config)
+        self._listener = listener
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_serving = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="agent-http", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        self._is_serving.wait(5)
+
+    def check(self, limit_s: float) -> None:
+        """Raise DeadlineError unless the event loop answers within `limit_s`, UnavailableError when it has ended."""
+        answered = threading.Event()
+        if self._loop is None or not self._thread.is_alive():
+            raise UnavailableError("the HTTP server has ended")
+        with contextlib.suppress(RuntimeError):  # closed just now
+            self._loop.call_soon_threadsafe(answered.set)
+        if not answered.wait(limit_s):
+            raise DeadlineError(f"the HTTP server's loop did not answer within {limit_s:g} s")
+
+    def stop(self, limit_s: float) -> bool:
+        """Take no more requests and end; False when some request is still being answered after `limit_s`."""
+        self._server.should_exit = True
+        self._thread.join(limit_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._loop.call_soon(self._is_serving.set)
+        await self._server.serve(sockets=[self._listener])

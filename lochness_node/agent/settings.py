@@ -1,0 +1,60 @@
+"""What can be set on the agent?
+
+Not guaranteed: that the directories can be written; the agent says so when it starts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from lochness.errors import ConfigurationError
+from lochness.listen import check_listen
+from lochness_node.driver.domain_type import DomainTypeSetting
+from lochness_node.settings import NodeSettings, require_above_zero
+
+AGENT_TABLE: Final = "agent"
+
+
+class AgentSettings(NodeSettings, kw_only=True):
+    """Settings of the agent, the [agent] table of node.toml.
+
+    `listen` is HOST:PORT (port 0: one that is free); beyond loopback only with `insecure`, as there is no TLS yet.
+    `state_dir` keeps the jobs, `image_dir` the images; file:// images are taken only from below `image_source_dirs`.
+    `jobs_running` jobs run at a time, `jobs_queued_max` may wait, `jobs_kept` finished ones are remembered.
+    An image file may have `image_bytes_max` bytes and its fetch may take `image_fetch_timeout_s`. `domain_type` "auto"
+    takes kvm where it works. A guest has `shutdown_timeout_s` to obey a shutdown before its power is cut. A job waits
+    `lock_timeout_s` for guestwatch to let go of a guest.
+    """
+
+    listen: str = "127.0.0.1:8080"
+    insecure: bool = False
+    state_dir: str = "/var/lib/lochness/agent"
+    image_dir: str = "/var/lib/lochness/cache"
+    image_source_dirs: tuple[str, ...] = ("/var/lib/lochness/images",)
+    image_bytes_max: int = 1 << 40
+    image_fetch_timeout_s: float = 3600.0
+    jobs_running: int = 8
+    jobs_queued_max: int = 1000
+    jobs_kept: int = 1000
+    domain_type: DomainTypeSetting = "auto"
+    shutdown_timeout_s: float = 60.0
+    lock_timeout_s: float = 30.0
+
+    def check(self) -> None:
+        super().check()
+        for name in ("state_dir", "image_dir"):
+            _require_absolute(name, getattr(self, name))
+        for directory in self.image_source_dirs:
+            _require_absolute("image_source_dirs", directory)
+        require_above_zero(
+            self,
+            "image_bytes_max", "image_fetch_timeout_s", "jobs_running", "jobs_queued_max", "jobs_kept",
+            "shutdown_timeout_s", "lock_timeout_s",
+        )  # fmt: skip
+        check_listen(self.listen, insecure=self.insecure)
+
+
+def _require_absolute(name: str, path: str) -> None:
+    if not Path(path).is_absolute():
+        raise ConfigurationError(f"{name} must be an absolute path, got {path!r}")

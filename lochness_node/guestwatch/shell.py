@@ -1,0 +1,240 @@
+"""How do statuses stay true and guests stay up: read, observe, decide, perform each?
+
+Invariants:
+1. A status is written under compares on the binding and on the guest's record: the status of a deleted guest never
+   comes back, and a guest that was bound elsewhere is not spoken for.
+2. No status changes while libvirt does not answer: missing is not deleted.
+3. One guest's failure does not keep another from being looked after; a store that does not answer ends the pass, as it
+   would end every action after it.
+4. A pass starts guests for at most `STARTS_LIMIT_S`, then the next pass goes on.
+
+What makes it look: libvirt's events, the watch on this hypervisor's bindings, and the clock. The wishes
+(guests/ID/power) are not watched: that is a watch on guests/, and each of 1,000 hosts would hear of every change in the
+cluster. Who changes a wish calls the agent, whose deed is an event; a wish that nobody acts upon is found by the next
+full pass.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from lochness import events, keys
+from lochness.clock import Clock, SystemClock
+from lochness.errors import (
+    AmbiguousWriteError,
+    ConflictError,
+    DeadlineError,
+    DriverError,
+    LochnessError,
+    UnavailableError,
+)
+from lochness.log import get_logger
+from lochness.store.protocol import KeyExists, KeyUnchanged, Put, Store
+from lochness_node.binding_watch import BindingWatch
+from lochness_node.daemon import PassReport, Waker
+from lochness_node.driver.protocol import Domain, Driver
+from lochness_node.guestwatch.decide import (
+    Action,
+    ReportGivenUp,
+    ReportUnbound,
+    StartGuest,
+    WriteStatus,
+    decide,
+)
+from lochness_node.guestwatch.desired import Desired, read_desired
+from lochness_node.guestwatch.memory import (
+    Drift,
+    Memory,
+    Observed,
+    Policy,
+    after_refusal,
+    after_start,
+    next_look_s,
+    remember,
+)
+from lochness_node.guestwatch.start import Busy, Failed, NotNeeded, Refused, Started, start_missed
+from lochness_node.settings import GuestwatchSettings, reloaded
+
+STARTS_LIMIT_S: Final = 15.0
+#: How soon to ask a libvirt again that did not answer.
+_LIBVIRT_LOOK_S: Final = 2.0
+_SOON_S: Final = 0.1
+
+
+class Guestwatch:
+    """The daemon, see `lochness_node.pass_loop.Daemon`. `reread` answers the settings as they are now (SIGHUP)."""
+
+    name = "guestwatch"
+
+    def __init__(
+        self,
+        settings: GuestwatchSettings,
+        store: Store,
+        driver: Driver,
+        *,
+        reread: Callable[[], GuestwatchSettings] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._driver = driver
+        self._reread = reread or (lambda: settings)
+        self._clock = clock or SystemClock()
+        self._log = get_logger(self.name)
+        self.waker = Waker()
+        self._memory = Memory()
+        self._problems: Mapping[str, str] = {}
+        self._has_observed = False
+        self._is_blind = False
+        driver.on_event(lambda _guest, _kind: self.waker.wake())
+        driver.on_connection(lambda _state: self.waker.wake())
+        self._watch = BindingWatch(store, settings.id, self.waker, self._log)
+
+    @property
+    def interval_s(self) -> float:
+        return self._settings.interval_s
+
+    def run_pass(self) -> PassReport:
+        self._watch.ensure_started()
+        desired = read_desired(self._store, self._settings.id)
+        self._report_problems(desired.problems)
+        domains = self._domains()
+        if domains is None:
+            return PassReport("libvirt does not answer; statuses stay as they are", look_again_s=_LIBVIRT_LOOK_S)
+        ours: dict[str, Domain] = {domain.ownership.guest_id: domain for domain in domains if domain.ownership}
+        now_s = self._clock.monotonic_s()
+        observed = Observed(ours, now_s, self._clock.now().isoformat(timespec="seconds"))
+        policy = _policy(self._settings)
+        self._memory = remember(desired, observed, self._memory, policy)
+        actions = decide(desired, observed, self._memory, policy)
+        is_complete = self._perform_all(actions, policy)
+        self._log.debug(events.GUESTWATCH_PASS_FINISHED, guests=len(desired.guests), actions=len(actions))
+        return PassReport(_status(desired, observed), look_again_s=self._look_again_s(is_complete, policy))
+
+    def reload(self) -> None:
+        self._settings = reloaded(self._settings, self._reread(), self._log)
+
+    def stop(self) -> None:
+        self._watch.stop()
+        self._store.close()
+        self._driver.close()
+
+    def _domains(self) -> tuple[Domain, ...] | None:
+        """None when libvirt does not answer any more, which is said once. Raises its errors until it did once."""
+        try:
+            domains = self._driver.domains()
+        except (UnavailableError, DeadlineError, DriverError) as error:
+            if not self._has_observed:
+                raise
+            if not self._is_blind:
+                self._is_blind = True
+                self._log.warning(events.GUESTWATCH_LIBVIRT_LOST, error=str(error))
+            return None
+        self._has_observed = True
+        if self._is_blind:
+            self._is_blind = False
+            self._log.info(events.GUESTWATCH_LIBVIRT_RECOVERED)
+        return domains
+
+    def _perform_all(self, actions: tuple[Action, ...], policy: Policy) -> bool:
+        """Answers whether everything was performed; what was not is decided again by the next pass."""
+        is_complete = True
+        starts_end_s = self._clock.monotonic_s() + STARTS_LIMIT_S
+        for action in actions:
+            if isinstance(action, StartGuest) and self._clock.monotonic_s() > starts_end_s:
+                is_complete = False
+                continue
+            try:
+                self._perform(action, policy)
+            except (UnavailableError, AmbiguousWriteError):
+                raise
+            except ConflictError:
+                is_complete = False  # it changed under our hands: nothing was written
+            except LochnessError as error:
+                self._failed(action, str(error))
+            except Exception as error:  # the boundary of one guest: the others are looked after all the same
+                self._log.error(events.GUESTWATCH_ACTION_FAILED, action=repr(action), exc_info=error)
+        return is_complete
+
+    def _perform(self, action: Action, policy: Policy) -> None:
+        match action:
+            case WriteStatus(guest_id, status):
+                binding = keys.hypervisor_guest(self._settings.id, guest_id)
+                self._store.commit(
+                    [KeyUnchanged(binding, status.binding_revision), KeyExists(keys.guest(guest_id))],
+                    [Put(keys.guest_status(guest_id), status.to_json())],
+                )
+                self._log.info(
+                    events.GUESTWATCH_STATUS_WRITTEN, guest=guest_id, state=status.state, reason=status.reason
+                )
+            case StartGuest(guest_id, drift):
+                self._keep(guest_id, self._start(guest_id, drift, policy))
+            case ReportGivenUp(guest_id, starts, text):
+                self._log.error(events.GUESTWATCH_GIVEN_UP, guest=guest_id, starts=starts, why=text)
+                self._keep(guest_id, replace(self._memory.drifts[guest_id], is_reported=True))
+            case ReportUnbound(guest_id, state):
+                self._log.warning(events.GUESTWATCH_UNBOUND_DOMAIN_FOUND, guest=guest_id, state=state.value)
+                seen = replace(self._memory.unbound[guest_id], is_reported=True)
+                self._memory = replace(self._memory, unbound={**self._memory.unbound, guest_id: seen})
+
+    def _keep(self, guest_id: str, drift: Drift) -> None:
+        self._memory = replace(self._memory, drifts={**self._memory.drifts, guest_id: drift})
+
+    def _start(self, guest_id: str, drift: Drift, policy: Policy) -> Drift:
+        lock_dir = Path(self._settings.lock_dir)
+        outcome = start_missed(self._store, self._driver, lock_dir, self._settings.id, guest_id)
+        now_s = self._clock.monotonic_s()
+        which = {"guest": guest_id, "action": "start", "starts": drift.starts + 1, "starts_max": policy.starts_max}
+        match outcome:
+            case Started(binding_revision):
+                self._log.info(events.GUESTWATCH_ACTION_DONE, binding_revision=binding_revision, **which)
+                return after_start(drift, now_s, policy)
+            case Failed(text):
+                self._log.warning(events.GUESTWATCH_ACTION_FAILED, error=text, **which)
+                return after_start(drift, now_s, policy, failure=text)
+            case Refused(reason, text):
+                if reason != drift.refusal:
+                    self._log.warning(events.GUESTWATCH_ACTION_REFUSED, reason=reason, error=text, **which)
+                return after_refusal(drift, now_s, policy, refusal=reason)
+            case Busy():
+                return after_refusal(drift, now_s, policy)
+            case NotNeeded():
+                return drift
+
+    def _failed(self, action: Action, error: str) -> None:
+        self._log.warning(
+            events.GUESTWATCH_ACTION_FAILED, guest=action.guest_id, action=type(action).__name__, error=error
+        )
+
+    def _look_again_s(self, is_complete: bool, policy: Policy) -> float | None:
+        if not is_complete:
+            return _SOON_S
+        at_s = next_look_s(self._memory, policy)
+        return None if at_s is None else max(_SOON_S, at_s - self._clock.monotonic_s())
+
+    def _report_problems(self, problems: Mapping[str, str]) -> None:
+        for guest_id, text in problems.items():
+            if self._problems.get(guest_id) != text:
+                self._log.error(events.GUESTWATCH_RECORD_UNREADABLE, guest=guest_id, error=text)
+        self._problems = problems
+
+
+def _status(desired: Desired, observed: Observed) -> str:
+    states = Counter(observed.domains[id].state.value if id in observed.domains else "missing" for id in desired.guests)
+    counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    return f"{len(desired.guests)} guests" + (f": {counted}" if counted else "")
+
+
+def _policy(settings: GuestwatchSettings) -> Policy:
+    return Policy(
+        start_missed=settings.start_missed,
+        confirm_s=settings.confirm_s,
+        backoff_s=settings.backoff_s,
+        backoff_max_s=settings.backoff_max_s,
+        starts_max=settings.starts_max,
+        stable_s=settings.stable_s,
+    )

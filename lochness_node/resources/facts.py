@@ -1,0 +1,87 @@
+"""Where do the figures come from? One function each, so that each can be replaced and tested alone.
+
+Host memory and CPUs are psutil's, not libvirt's: libvirt's test driver makes its up, and QEMU's are the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from lochness.errors import UnavailableError
+from lochness_node.driver.protocol import Domain
+from lochness_node.resources.compute import Host
+
+_MB: Final = 1 << 20
+_BLOCK_BYTES: Final = 512  # the unit of st_blocks, whatever the file system's own
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """One function per figure, in MB where there is a unit. Each raises UnavailableError when it cannot tell.
+
+    `domains` are libvirt's, of this whole host, and may raise DeadlineError and DriverError too.
+    """
+
+    memory_mb: Callable[[], int]
+    cpus: Callable[[], int]
+    disk_free_mb: Callable[[], int]
+    disk_guests_mb: Callable[[], int]
+    domains: Callable[[], tuple[Domain, ...]]
+
+    def host(self) -> Host:
+        return Host(
+            memory_mb=self.memory_mb(),
+            cpus=self.cpus(),
+            disk_free_mb=self.disk_free_mb(),
+            disk_guests_mb=self.disk_guests_mb(),
+        )
+
+
+def machine_sources(guest_dir: Path, domains: Callable[[], tuple[Domain, ...]]) -> Sources:
+    """This machine's: psutil, the file system of `guest_dir`, and `domains`."""
+    return Sources(
+        memory_mb=host_memory_mb,
+        cpus=host_cpus,
+        disk_free_mb=partial(free_disk_mb, guest_dir),
+        disk_guests_mb=partial(used_disk_mb, guest_dir),
+        domains=domains,
+    )
+
+
+def host_memory_mb() -> int:
+    return int(psutil.virtual_memory().total) // _MB
+
+
+def host_cpus() -> int:
+    """Logical CPUs that are online."""
+    return psutil.cpu_count(logical=True) or 1
+
+
+def free_disk_mb(directory: Path) -> int:
+    """What ordinary users may still write to the file system of `directory`, which is made when it is missing."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return int(psutil.disk_usage(str(directory)).free) // _MB
+    except OSError as error:
+        raise UnavailableError(f"cannot look at the guest disk directory {directory}: {error.strerror}") from error
+
+
+def used_disk_mb(directory: Path) -> int:
+    """What the files below `directory` really take (sparse files take less than their size)."""
+    used_bytes = 0
+    for folder, _, names in os.walk(directory):  # a folder that vanishes meanwhile is passed over
+        for name in names:
+            try:
+                used_bytes += os.lstat(os.path.join(folder, name)).st_blocks * _BLOCK_BYTES
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise UnavailableError(f"cannot look at {folder}/{name}: {error.strerror}") from error
+    return used_bytes // _MB

@@ -1,0 +1,248 @@
+"""Images over the agent's HTTP API, fetched from files and from a web server of our own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from lochness.identity import new_id
+from lochness_lab.waiting import wait_until
+from tests.contract.agent.agent_process import AgentProcess
+
+MB = 1 << 20
+
+
+class WebServer:
+    """Serves `content` at every path; the second half only after `release`. Counts what it was asked for."""
+
+    def __init__(self) -> None:
+        self.content = b""
+        self.claimed_bytes: int | None = None
+        self.status = 200
+        self.location = ""
+        self.release = threading.Event()
+        self.requests: list[str] = []
+        web = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                web.requests.append(self.path)
+                self.send_response(web.status)
+                if web.location:
+                    self.send_header("Location", web.location)
+                self.send_header("Content-Length", str(web.claimed_bytes or len(web.content)))
+                self.end_headers()
+                half = len(web.content) // 2
+                self.wfile.write(web.content[:half])
+                self.wfile.flush()
+                web.release.wait(20)
+                self.wfile.write(web.content[half:])
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield
+        finally:
+            self.release.set()
+            self._server.shutdown()
+            self._server.server_close()
+            thread.join(10)
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    server = WebServer()
+    with server.serving():
+        yield server
+
+
+def qcow2(path: Path, *options: str) -> bytes:
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, path, "8M"], check=True, timeout=30)
+    return path.read_bytes()
+
+
+def nothing_is_left(agent: AgentProcess, id: str) -> bool:
+    return not [path for path in agent.image_dir.iterdir() if path.name.startswith(id)]
+
+
+def test_an_image_with_its_kernel_is_fetched_and_checked(agent: AgentProcess, web: WebServer, tmp_path: Path) -> None:
+    web.content, id = qcow2(tmp_path / "image.qcow2"), new_id()
+    web.release.set()
+    checksum = hashlib.sha256(web.content).hexdigest()
+    kernel = agent.source("kernel", b"a kernel")
+    request = {"id": id, "type": "kvm", "source": f"{web.url}/i", "sha256": checksum, "kernel": kernel, "cmdline": "a"}
+    answer = agent.post("/images", request)
+    assert list(answer.json())[:4] == ["id", "type", "size", "status"]
+    job = agent.done(answer)
+    assert (job["GuestID"], job["Action"], job["ImageID"]) == ("agent", "fetchImage", id)
+    image = agent.get(f"/images/{id}").json()
+    assert image == {
+        "id": id, "type": "kvm", "size": len(web.content), "status": "complete", "sha256": checksum, "format": "qcow2",
+        "message": "",
+    }  # fmt: skip
+    assert image in agent.get("/images").json()
+    directory = agent.image_dir / id
+    assert {path.name for path in directory.iterdir()} == {"disk.qcow2", "kernel", "image.json"}
+    assert (directory / "disk.qcow2").read_bytes() == web.content
+    assert (directory / "kernel").read_bytes() == b"a kernel"
+    assert json.loads((directory / "image.json").read_text())["virtual_size"] == 8 * MB
+
+
+def test_many_who_ask_for_one_image_cause_one_download(agent: AgentProcess, web: WebServer) -> None:
+    web.content, id = bytes(MB), new_id()
+    request = {"id": id, "source": f"{web.url}/i"}
+    answers = [agent.post("/images", request) for _ in range(5)]
+    assert len({answer.headers["X-Guest-Job-ID"] for answer in answers}) == 1
+    wait_until(lambda: web.requests, limit_s=10, what="request for the image")
+    assert agent.get(f"/images/{id}").json()["status"] == "downloading"
+    assert agent.delete(f"/images/{id}").status_code == 409
+    web.release.set()
+    agent.done(answers[0])
+    assert "is here already" in agent.done(agent.post("/images", request))["Message"]
+    assert web.requests == ["/i"]
+
+
+def test_different_images_are_fetched_side_by_side(agent: AgentProcess, web: WebServer) -> None:
+    web.content = bytes(MB)
+    answers = [agent.post("/images", {"id": new_id(), "source": f"{web.url}/{n}"}) for n in range(3)]
+    wait_until(lambda: len(web.requests) == 3, limit_s=10, what="three requests at a time")
+    web.release.set()
+    for answer in answers:
+        agent.done(answer)
+
+
+def test_a_wrong_checksum_leaves_nothing(agent: AgentProcess) -> None:
+    id = new_id()
+    source = agent.source("wrong", b"content")
+    job = agent.refused(agent.post("/images", {"id": id, "source": source, "sha256": "0" * 64}))
+    assert job["Reason"] == "invalid"
+    assert hashlib.sha256(b"content").hexdigest() in job["Message"]
+    assert agent.get(f"/images/{id}").json()["status"] == "error"
+    assert nothing_is_left(agent, id)
+    agent.done(agent.post("/images", {"id": id, "source": source}))  # an error is not for ever
+    assert agent.get(f"/images/{id}").json()["status"] == "complete"
+
+
+def test_an_image_that_ends_early_leaves_nothing(agent: AgentProcess, web: WebServer) -> None:
+    web.content, web.claimed_bytes, id = bytes(MB), 2 * MB, new_id()
+    web.release.set()
+    job = agent.refused(agent.post("/images", {"id": id, "source": web.url}))
+    assert job["Reason"] == "unavailable"
+    assert nothing_is_left(agent, id)
+
+
+def test_an_image_over_the_limit_is_refused(agent: AgentProcess) -> None:
+    id, path = new_id(), agent.source_dir / "large"
+    with path.open("wb") as file:
+        file.truncate((64 << 20) + 1)
+    job = agent.refused(agent.post("/images", {"id": id, "source": f"file://{path}"}))
+    assert "67108864 bytes" in job["Message"]
+    assert nothing_is_left(agent, id)
+
+
+def test_a_server_that_refuses_is_quoted(agent: AgentProcess, web: WebServer) -> None:
+    web.status = 404
+    web.release.set()
+    job = agent.refused(agent.post("/images", {"id": new_id(), "source": f"{web.url}/i"}))
+    assert "404" in job["Message"]
+
+
+def test_a_redirect_to_a_file_is_not_followed(agent: AgentProcess, web: WebServer) -> None:
+    web.status, web.location, id = 302, "file:///etc/passwd", new_id()
+    web.release.set()
+    agent.refused(agent.post("/images", {"id": id, "source": f"{web.url}/i"}))
+    assert nothing_is_left(agent, id)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "file:///etc/passwd",
+        "file://{sources}/../outside",
+        "file://{sources}/%2e%2e/outside",
+        "file://{sources}/link",
+        "file://{sources}/loop",
+        "file://{sources}",
+        "file://{sources}/nothing",
+        "file://otherhost{sources}/inside",
+        "file://{sources}/inside%00",
+    ],
+)
+def test_files_are_taken_only_from_below_the_allowed_directory(agent: AgentProcess, source: str) -> None:
+    agent.source("inside", b"allowed")
+    (agent.directory / "outside").write_bytes(b"secret")
+    for name, target in (("link", agent.directory / "outside"), ("loop", agent.source_dir / "loop")):
+        (agent.source_dir / name).unlink(missing_ok=True)
+        (agent.source_dir / name).symlink_to(target)
+    id = new_id()
+    job = agent.refused(agent.post("/images", {"id": id, "source": source.format(sources=agent.source_dir)}))
+    assert job["Reason"] == "invalid"
+    assert nothing_is_left(agent, id)
+
+
+def test_an_image_that_names_another_file_of_the_host_is_refused(agent: AgentProcess, tmp_path: Path) -> None:
+    (tmp_path / "base").write_bytes(bytes(8 * MB))
+    backed = qcow2(tmp_path / "backed.qcow2", "-b", str(tmp_path / "base"), "-F", "raw")
+    split = qcow2(tmp_path / "split.qcow2", "-o", f"data_file={tmp_path / 'data'}")
+    for content, word in ((backed, "backing file"), (split, "data file")):
+        job = agent.refused(agent.post("/images", {"id": new_id(), "source": agent.source("evil", content)}))
+        assert word in job["Message"]
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("id", {"id": "../../x"}),
+        ("id", {"id": ""}),
+        ("source", {"source": ""}),
+        ("source", {"source": "ftp://x/y"}),
+        ("source", {"source": "/etc/passwd"}),
+        ("source", {"source": "file:///a\nb"}),
+        ("sha256", {"sha256": "abc"}),
+        ("format", {"format": "vmdk"}),
+        ("initrd", {"initrd": "file:///i"}),
+        ("cmdline", {"kernel": "file:///k", "cmdline": "a\nb"}),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_named(agent: AgentProcess, field: str, changes: dict[str, str]) -> None:
+    answer = agent.post("/images", {"id": new_id(), "source": "http://127.0.0.1/i", **changes})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["field"] == field
+
+
+def test_an_image_does_not_change_under_its_id(agent: AgentProcess) -> None:
+    id = agent.with_image()
+    other = {"id": id, "source": agent.source("other", b"other")}
+    job = agent.refused(agent.post("/images", other))
+    assert job["Reason"] == "image_differs"
+    assert agent.get(f"/images/{id}").json()["status"] == "complete"
+
+
+def test_an_image_is_deleted_only_when_no_guest_stands_on_it(agent: AgentProcess) -> None:
+    guest = agent.running_guest()
+    refused = agent.delete(f"/images/{guest['image']}")
+    assert refused.status_code == 409
+    assert refused.json()["reason"] == "image_in_use"
+    assert guest["id"] in refused.json()["message"]
+    agent.done(agent.post(f"/guests/{guest['id']}/delete"))
+    assert agent.delete(f"/images/{guest['image']}").json()["id"] == guest["image"]
+    assert agent.get(f"/images/{guest['image']}").status_code == 404
+    assert agent.delete(f"/images/{guest['image']}").status_code == 404
+    assert nothing_is_left(agent, guest["image"])

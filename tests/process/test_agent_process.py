@@ -1,0 +1,202 @@
+"""The agent as a process: ready, watched, ended, killed, and without the parts it needs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lochness.identity import new_id
+from lochness_lab.etcd import EtcdServer
+from lochness_lab.waiting import wait_until
+from lochness_node.guest_lock import guest_lock
+from tests.contract.agent.agent_process import AgentProcess, leased_agent
+from tests.contract.agent.test_agent_images import WebServer, web
+from tests.process.test_daemon_loop import Systemd
+
+__all__ = ["web"]
+
+STOP_LIMIT_S = 1.0
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[Systemd]:
+    systemd = Systemd(tmp_path / "notify")
+    yield systemd
+    systemd.close()
+
+
+@pytest.fixture
+def agent(tmp_path: Path, etcd_server: EtcdServer) -> Iterator[AgentProcess]:
+    with leased_agent(tmp_path / "agent", etcd_server.url) as agent:
+        yield agent
+
+
+def terminated_s(agent: AgentProcess) -> float:
+    """How long the process took to obey SIGTERM; it must end with 0."""
+    began_s = time.monotonic()
+    agent.process.signal(signal.SIGTERM)
+    assert agent.process.wait(10) == 0
+    return time.monotonic() - began_s
+
+
+def running(agent: AgentProcess, id: str) -> bool:
+    return bool(agent.get(f"/jobs/{id}").json()["Status"] == "Running")
+
+
+def test_systemd_is_told_ready_alive_and_stopping(tmp_path: Path, etcd_server: EtcdServer, systemd: Systemd) -> None:
+    agent = AgentProcess(tmp_path / "agent", etcd_server.url)
+    agent.launch({**os.environ, "NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": "400000"})
+    with closing(agent):
+        systemd.wait_for("READY=1")
+        agent.wait_until_listening()
+        assert agent.get("/healthz").status_code == 200
+        systemd.wait_for("WATCHDOG=1", times=3, limit_s=5)
+        assert terminated_s(agent) < STOP_LIMIT_S
+    systemd.wait_for("STOPPING=1", limit_s=1)
+
+
+def test_a_stop_waits_neither_for_jobs_nor_for_those_who_wait_for_them(agent: AgentProcess, web: WebServer) -> None:
+    web.content = bytes(1 << 20)
+    id = agent.post("/images", {"id": new_id(), "source": web.url}).headers["X-Guest-Job-ID"]
+    wait_until(lambda: web.requests, limit_s=10, what="request for the image")
+    answers: list[str] = []
+
+    def wait_for_the_job() -> None:
+        answers.append(httpx.get(f"{agent.url}/jobs/{id}?wait_s=50", timeout=60).json()["Status"])
+
+    waiting = threading.Thread(target=wait_for_the_job)
+    waiting.start()
+    agent.get(f"/jobs/{id}", wait_s="0.3")
+    assert terminated_s(agent) < STOP_LIMIT_S
+    waiting.join(10)
+    assert answers == ["Running"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_after_a_restart_jobs_are_known_and_unfinished_ones_interrupted(
+    agent: AgentProcess, how: signal.Signals
+) -> None:
+    guest = agent.running_guest()
+    create = agent.get(f"/guests/{guest['id']}/jobs").json()[0]
+    with guest_lock(agent.directory / "locks", guest["id"], timeout_s=5):
+        stuck = [agent.post(f"/guests/{guest['id']}/{a}").headers["X-Guest-Job-ID"] for a in ("suspend", "poweroff")]
+        wait_until(lambda: running(agent, stuck[0]), limit_s=10, what="running job")
+        agent.process.signal(how)
+        agent.process.wait(10)
+    agent.start()
+    assert agent.get(f"/jobs/{create['ID']}").json() == create
+    for id in stuck:
+        job = agent.get(f"/jobs/{id}").json()
+        assert (job["Status"], job["Reason"]) == ("Error", "interrupted")
+        assert job["Message"] == "interrupted by a restart of the agent"
+    again = agent.get(f"/guests/{guest['id']}").json()
+    assert again["state"] == "missing"  # the test driver's domains ended with the process; a real one's go on
+    agent.done(agent.post("/guests", guest))
+
+
+def test_a_fetch_that_was_killed_leaves_nothing_after_the_next_start(agent: AgentProcess, web: WebServer) -> None:
+    web.content, id = bytes(1 << 20), new_id()
+    agent.post("/images", {"id": id, "source": web.url})
+    wait_until(lambda: web.requests, limit_s=10, what="request for the image")
+    assert len(list(agent.image_dir.iterdir())) == 1
+    agent.process.kill()
+    agent.start()
+    assert list(agent.image_dir.iterdir()) == []
+    assert agent.get(f"/images/{id}").status_code == 404
+    web.release.set()
+    agent.done(agent.post("/images", {"id": id, "source": web.url}))
+
+
+def test_a_damaged_journal_entry_is_reported_and_stays(agent: AgentProcess) -> None:
+    agent.running_guest()
+    agent.process.stop()
+    damaged = Path(str(agent.settings["state_dir"]), "jobs", f"{new_id()}.json")
+    damaged.write_text('{"ID":')
+    agent.start()
+    assert [entry["path"] for entry in agent.logged("agent.job_unreadable")] == [str(damaged)]
+    assert damaged.exists()
+    assert len(agent.get("/jobs").json()) == 2
+
+
+def test_without_libvirt_it_listens_says_what_is_missing_and_is_not_ready(
+    tmp_path: Path, etcd_server: EtcdServer, systemd: Systemd
+) -> None:
+    agent = AgentProcess(
+        tmp_path / "agent", etcd_server.url, libvirt=f"qemu+unix:///system?socket={tmp_path / 'nothing'}"
+    )
+    agent.launch({**os.environ, "NOTIFY_SOCKET": str(systemd.path)})
+    with closing(agent):
+        agent.wait_until_listening()
+        wait_until(lambda: "libvirt" in agent.get("/healthz").text, limit_s=10, what="reason")
+        answer = agent.get("/healthz")
+        assert (answer.status_code, answer.json()["reason"]) == (503, "not_ready")
+        assert agent.get("/guests").status_code == 503
+        assert agent.get("/jobs").json() == []
+        agent.refused(agent.post(f"/guests/{new_id()}/delete"))  # taken, and its end says why
+        assert systemd.count("READY=1") == 0
+        assert len(agent.logged("daemon.pass_failed")) == 1
+        assert terminated_s(agent) < STOP_LIMIT_S
+
+
+def test_with_etcd_frozen_guests_are_shown_and_stopped_but_not_started(tmp_path: Path, own_etcd: EtcdServer) -> None:
+    with leased_agent(tmp_path / "agent", own_etcd.url, etcd_timeout_s=1) as agent:
+        guest = agent.running_guest()
+        own_etcd.freeze()
+        agent.done(agent.post(f"/guests/{guest['id']}/poweroff"))
+        assert agent.get(f"/guests/{guest['id']}").json()["state"] == "stopped"
+        assert agent.refused(agent.post(f"/guests/{guest['id']}/start"))["Reason"] == "unavailable"
+        own_etcd.thaw()
+        wait_until(
+            lambda: agent.ended(agent.post(f"/guests/{guest['id']}/start"))["Status"] == "Complete",
+            limit_s=20,
+            what="start after etcd came back",
+        )
+        own_etcd.freeze()
+        assert terminated_s(agent) < STOP_LIMIT_S
+        own_etcd.thaw()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("listen", "0.0.0.0:0", "insecure = true"),
+        ("listen", "[::]:0", "insecure = true"),
+        ("listen", "nonsense", "HOST:PORT"),
+        ("listen", "example.org:80", "IP address"),
+        ("state_dir", "relative", "absolute"),
+        ("image_source_dirs", ["relative"], "absolute"),
+        ("jobs_running", 0, "above 0"),
+        ("shutdown_timeout_s", -1, "above 0"),
+        ("shutdown_timeout", 1, "unknown setting"),
+    ],
+)
+def test_a_wrong_setting_ends_it_with_one_line(tmp_path: Path, setting: str, value: object, words: str) -> None:
+    agent = AgentProcess(tmp_path, "http://127.0.0.1:1")
+    agent.settings[setting] = value
+    with closing(agent):
+        process = agent.launch()
+        assert process.wait(20) == 78
+        lines = process.log.read_text().splitlines()
+        assert len(lines) == 1
+        assert words in lines[0]
+
+
+def test_an_address_that_is_taken_ends_it(agent: AgentProcess, tmp_path: Path) -> None:
+    other = AgentProcess(tmp_path / "other", agent.etcd_url, listen=agent.url.removeprefix("http://"))
+    with closing(other):
+        process = other.launch()
+        assert process.wait(20) == 78
+        assert "Address already in use" in process.log.read_text()
+
+
+def test_off_loopback_is_allowed_when_it_is_written_down(tmp_path: Path, etcd_server: EtcdServer) -> None:
+    with AgentProcess(tmp_path, etcd_server.url, listen="0.0.0.0:0", insecure=True) as agent:
+        assert agent.url.startswith("http://0.0.0.0:")

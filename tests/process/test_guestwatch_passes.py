@@ -1,0 +1,235 @@
+"""Guestwatch's passes one by one, on libvirt's test driver in this process, where the test can interfere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from lochness import keys
+from lochness.errors import NotFoundError, UnavailableError
+from lochness.identity import GuestID, new_id
+from lochness.model.guest import Binding, GuestRecord, GuestStatus, PowerRecord
+from lochness.model.hypervisor import HeartbeatRecord
+from lochness.store.memory import MemoryStore
+from lochness.store.protocol import Delete, Key, Put
+from lochness_node.daemon import PassReport
+from lochness_node.driver.libvirt_driver import LibvirtDriver
+from lochness_node.driver.protocol import DiskSpec, Domain, DomainSpec, DomainState, Driver
+from lochness_node.guestwatch.shell import Guestwatch
+from lochness_node.settings import GuestwatchSettings
+from tests.process.busy_store import BusyStore
+
+HV = new_id()
+URI = "test:///default"  # shared by all connections of this process
+
+
+class LeavingDriver:
+    """A driver whose libvirt can be away."""
+
+    def __init__(self, driver: LibvirtDriver) -> None:
+        self._driver = driver
+        self.is_away = False
+
+    def domains(self) -> tuple[Domain, ...]:
+        if self.is_away:
+            raise UnavailableError("libvirt is away")
+        return self._driver.domains()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+
+class World:
+    """A store with our lease, a host, and guestwatch between them. The test moves the clock."""
+
+    def __init__(self, directory: Path) -> None:
+        self.now_s = 1000.0
+        self.store = MemoryStore()
+        self.libvirt = LibvirtDriver(URI)
+        self.foreign = {domain.uuid for domain in self.libvirt.domains()}
+        settings = GuestwatchSettings(id=HV, libvirt=URI, lock_dir=str(directory), starts_max=2)
+        self.others = BusyStore(self.store)
+        self.driver = LeavingDriver(LibvirtDriver(URI))
+        self.watch = Guestwatch(settings, self.others.store, cast(Driver, self.driver), clock=self)
+        record = HeartbeatRecord(host="hv").to_json()
+        self.store.commit([], [Put(keys.hypervisor_heartbeat(HV), record, self.store.grant_lease(600))])
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.now_s, UTC)
+
+    def close(self) -> None:
+        self.watch.stop()
+        for domain in self.libvirt.domains():
+            if domain.uuid not in self.foreign:
+                self.libvirt.undefine(GuestID(domain.uuid))
+        self.libvirt.close()
+        self.store.close()
+
+    def guest(self, *, power: str = "running", bound: bool = True, disks: tuple[DiskSpec, ...] = ()) -> GuestID:
+        """A guest that the agent has made: record, wish, binding, domain, switched off."""
+        id = GuestID(new_id())
+        revision = self.store.commit(
+            [],
+            [
+                Put(keys.guest(id), GuestRecord(id=id, hypervisor=HV).to_json()),
+                Put(keys.guest_power(id), PowerRecord.from_fields({"desired": power}).to_json()),
+                *([Put(keys.hypervisor_guest(HV, id), Binding().to_json())] if bound else []),
+            ],
+        )
+        spec = DomainSpec(
+            guest_id=id,
+            binding_revision=revision,
+            title="",
+            memory_mb=32,
+            vcpus=1,
+            domain_type="test",
+            disks=disks,
+        )
+        self.libvirt.define(spec)
+        return id
+
+    def look(self, after_s: float = 0.0) -> PassReport:
+        self.now_s += after_s
+        return self.watch.run_pass()
+
+    def look_twice(self) -> None:
+        self.look()
+        self.look(after_s=3)
+        self.look()
+
+    def state(self, id: GuestID) -> DomainState:
+        return self.libvirt.domain(id).state
+
+    def status(self, id: str) -> GuestStatus | None:
+        found = self.store.read(Key(keys.guest_status(id))).one()
+        return GuestStatus.from_json(found.value) if found else None
+
+    def shown(self, id: str) -> str:
+        status = self.status(id)
+        assert status is not None
+        return status.state
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.close()
+
+
+def test_a_guest_that_falls_is_shown_so_and_started_again(world):
+    id = world.guest()
+    world.look_twice()
+    assert (world.state(id), world.shown(id)) == (DomainState.RUNNING, "running")
+    world.libvirt.destroy(id)
+    report = world.look(after_s=200)
+    assert (world.state(id), world.shown(id)) == (DomainState.STOPPED, "stopped")
+    assert report.look_again_s == pytest.approx(2.0)
+    world.look_twice()
+    assert (world.state(id), world.shown(id)) == (DomainState.RUNNING, "running")
+
+
+def test_a_shutdown_is_not_fought(world):
+    id = world.guest()
+    world.look_twice()
+    world.store.commit([], [Put(keys.guest_power(id), PowerRecord(desired="stopped").to_json())])
+    world.libvirt.destroy(id)
+    for _ in range(5):
+        world.look(after_s=60)
+    assert (world.state(id), world.shown(id)) == (DomainState.STOPPED, "stopped")
+
+
+def test_a_wish_that_changes_after_the_decision_is_heeded(world):
+    id = world.guest()
+    world.look()
+    world.others.meanwhile(2, Put(keys.guest_power(id), PowerRecord(desired="stopped").to_json()))
+    world.look(after_s=3)
+    assert world.state(id) is DomainState.STOPPED
+
+
+def test_a_guest_that_was_deleted_after_the_reading_gets_no_status(world):
+    id = world.guest(power="stopped")
+    world.others.meanwhile(2, Delete(keys.guest(id)))
+    world.look()
+    assert world.status(id) is None
+
+
+def test_a_guest_that_was_bound_anew_after_the_reading_gets_no_status_of_before(world):
+    id = world.guest(power="stopped")
+    world.others.meanwhile(2, Put(keys.hypervisor_guest(HV, id), Binding().to_json()))
+    report = world.look()
+    assert world.status(id) is None
+    assert report.look_again_s is not None
+
+
+def test_a_domain_of_an_earlier_binding_is_not_started(world):
+    id = world.guest()
+    world.store.commit([], [Put(keys.hypervisor_guest(HV, id), Binding().to_json())])
+    world.look_twice()
+    world.look(after_s=60)
+    assert world.state(id) is DomainState.STOPPED
+    status = world.status(id)
+    assert status is not None
+    assert "defined under binding revision" in status.reason
+
+
+def test_without_a_binding_nothing_of_ours_is_touched(world):
+    id = world.guest(bound=False)
+    for _ in range(3):
+        world.look(after_s=60)
+    assert world.state(id) is DomainState.STOPPED
+    assert world.status(id) is None
+
+
+def test_foreign_domains_are_as_they_were(world):
+    before = [domain for domain in world.libvirt.domains() if domain.uuid in world.foreign]
+    world.guest()
+    for _ in range(4):
+        world.look(after_s=60)
+    assert [domain for domain in world.libvirt.domains() if domain.uuid in world.foreign] == before
+
+
+def test_a_domain_that_vanished_is_missing_and_not_made_again(world):
+    id = world.guest()
+    world.look_twice()
+    world.libvirt.undefine(id)
+    world.look_twice()
+    status = world.status(id)
+    assert status is not None
+    assert (status.state, status.reason) == ("missing", "the domain is gone")
+    with pytest.raises(NotFoundError):
+        world.libvirt.domain(id)
+
+
+def test_one_unreadable_record_does_not_stop_the_others(world):
+    bad, good = world.guest(), world.guest()
+    world.store.commit([], [Put(keys.guest_power(bad), b"{nonsense")])
+    world.look_twice()
+    assert (world.shown(bad), world.shown(good)) == ("stopped", "running")
+
+
+def test_a_libvirt_that_is_gone_changes_no_status_and_is_asked_again_soon(world):
+    id = world.guest(power="stopped")
+    world.look()
+    revision = world.store.read(Key(keys.guest_status(id))).revision
+    world.driver.is_away = True
+    report = world.look(after_s=60)
+    assert world.store.read(Key(keys.guest_status(id))).revision == revision
+    assert (report.look_again_s or 99) <= 2
+    world.driver.is_away = False
+    world.look()
+    assert world.shown(id) == "stopped"
+
+
+def test_a_hundred_guests_are_read_at_one_revision(world):
+    ids = [world.guest(power="stopped") for _ in range(100)]
+    report = world.look()
+    assert {world.shown(id) for id in ids} == {"stopped"}
+    assert report.status == "100 guests: 100 stopped"

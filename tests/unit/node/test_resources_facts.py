@@ -1,0 +1,46 @@
+"""Where the figures come from, each alone."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+import pytest
+
+from lochness.errors import UnavailableError
+from lochness_node.resources.facts import free_disk_mb, host_cpus, host_memory_mb, used_disk_mb
+
+
+def test_memory_is_the_machines():
+    assert host_memory_mb() == psutil.virtual_memory().total // 2**20
+
+
+def test_cpus_are_the_machines():
+    assert host_cpus() == psutil.cpu_count()
+
+
+def test_the_guest_directory_is_made(tmp_path):
+    directory = tmp_path / "var" / "guests"
+    status = os.statvfs(tmp_path)
+    free_mb = status.f_bavail * status.f_frsize // 2**20
+    assert abs(free_disk_mb(directory) - free_mb) < 1024  # others write to the same file system
+    assert directory.is_dir()
+
+
+def test_a_directory_that_cannot_be_had_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnavailableError, match="file/guests"):
+        free_disk_mb(tmp_path / "file" / "guests")
+
+
+def test_disks_count_with_what_they_take_not_with_their_size(tmp_path):
+    guest = tmp_path / "guest"
+    guest.mkdir()
+    (guest / "full").write_bytes(b"x" * (3 << 20))
+    with (guest / "sparse").open("wb") as sparse:
+        sparse.truncate(1 << 30)
+    assert 3 <= used_disk_mb(tmp_path) <= 4
+
+
+def test_no_directory_takes_nothing(tmp_path):
+    assert used_disk_mb(tmp_path / "absent") == 0
