@@ -16,6 +16,8 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from lochness.agent_client import Agent as Agent
+    from lochness.agent_client import MistifyAgent as MistifyAgent
     from lochness.context import Context as Context
     from lochness.entities.catalog import Flavor as Flavor
     from lochness.entities.catalog import FWGroup as FWGroup
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 __version__: Final = "0.1.0"
 
 _HOMES: Final[dict[str, tuple[str, ...]]] = {
+    "lochness.agent_client": ("Agent", "MistifyAgent"),
     "lochness.context": ("Context",),
     "lochness.entities.catalog": ("FWGroup", "Flavor", "Image", "Network"),
     "lochness.entities.guest": ("Guest",),

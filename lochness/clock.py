@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable  # the web framework checks what it injects
 class Clock(Protocol):
     def now(self) -> datetime:
         """The time of day, UTC, with its zone."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from lochness import keys
 from lochness.entities.catalog import Flavor, FWGroup, Image, Network
@@ -35,6 +35,9 @@ from lochness.model.subnet import SubnetRecord
 from lochness.model.vlan import VLANGroupRecord, VLANRecord, parse_tag
 from lochness.placement.candidates import DEFAULT_CANDIDATE_FUNCTIONS, CandidateFunction
 from lochness.store.protocol import Delete, Key, KeyValue, Prefix, Put, Store
+
+if TYPE_CHECKING:
+    from lochness.agent_client import MistifyAgent
 
 AnyStored = TypeVar("AnyStored", bound=Stored)
 
@@ -193,6 +196,12 @@ class Context:
         """Set a cluster-wide setting; "" unsets it. Raises ValidationError for an empty key."""
         stored = _config_key(key)
         self.store.commit((), (Put(stored, value.encode()) if value else Delete(stored),))
+
+    def new_mistify_agent(self, port: int = 0) -> MistifyAgent:
+        """The agents of this cluster's hypervisors; `port` <= 0 means AGENT_PORT. Close it after use."""
+        from lochness.agent_client import MistifyAgent  # an HTTP client that most users of a context never need
+
+        return MistifyAgent(self, port)
 
     @staticmethod
     def is_key_not_found(error: BaseException) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,9 +14,10 @@ from lochness.entities.addresses import view_with_free_addresses
 from lochness.entities.guest import Guest
 from lochness.entities.stored import Stored
 from lochness.entities.subnet import Subnet
-from lochness.errors import ConflictError, NotFoundError, ValidationError
+from lochness.errors import ConflictError, LeaseNotFoundError, NotFoundError, ValidationError
 from lochness.identity import get_hypervisor_id
-from lochness.model.hypervisor import HypervisorRecord
+from lochness.model.hypervisor import HeartbeatRecord, HypervisorRecord
+from lochness.model.job import rfc3339
 from lochness.model.resources import ResourcesRecord
 from lochness.model.subnet import SubnetRecord
 from lochness.placement.candidates import candidate_has_resources, candidate_has_subnet
@@ -147,6 +150,28 @@ class Hypervisor(Stored, HypervisorRecord):
     def is_alive(self) -> bool:
         """Whether its heartbeat is present."""
         return self.context.store.read(Key(keys.hypervisor_heartbeat(self.id))).one() is not None
+
+    def heartbeat(self, ttl_s: int = 30) -> None:
+        """Say that this machine lives, for the next `ttl_s` seconds: one lease, renewed by each call.
+
+        For scripts; a host in production runs the heartbeat daemon. Raises ValidationError unless this machine's ID is
+        the record's, NotFoundError when the record is gone, UnavailableError, AmbiguousWriteError.
+        """
+        self.verify_on_hv()
+        store = self.context.store
+        lease: int = self.__dict__.get("_heartbeat_lease", 0)
+        if lease:
+            try:
+                store.keep_alive(lease)
+                return
+            except LeaseNotFoundError:
+                pass  # it ran out between two calls: a new one
+        lease = store.grant_lease(ttl_s)
+        now = datetime.now(UTC)
+        record = HeartbeatRecord(host=socket.gethostname(), pid=os.getpid(), since=rfc3339(now), ttl_s=ttl_s)
+        put = Put(keys.hypervisor_heartbeat(self.id), record.to_json(), lease_id=lease)
+        self._commit_existing(Transaction((KeyExists(keys.hypervisor(self.id)),), (put,)))
+        self.__dict__["_heartbeat_lease"] = lease
 
     def verify_on_hv(self) -> None:
         """Raise ValidationError unless this machine's ID is this hypervisor's."""

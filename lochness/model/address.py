@@ -12,6 +12,9 @@ from lochness.errors import ValidationError
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_NORMAL_IPV4: Final = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
+_NORMAL_MAC: Final = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}(?:(?::[0-9a-f]{2}){2})?")
 _MAC_FORMS: Final = (
     re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}(?:(?::[0-9a-f]{2}){2})?", re.IGNORECASE),
     re.compile(r"[0-9a-f]{2}(?:-[0-9a-f]{2}){5}(?:(?:-[0-9a-f]{2}){2})?", re.IGNORECASE),
@@ -24,8 +27,8 @@ def normalized_mac(text: str, field: str = "mac") -> str:
 
     Raises ValidationError naming `field`.
     """
-    if not text:
-        return ""
+    if not text or _NORMAL_MAC.fullmatch(text):
+        return text
     if not any(form.fullmatch(text) for form in _MAC_FORMS):
         raise ValidationError(f"{field} must be a MAC address, got {text!r}", field=field)
     digits = re.sub(r"[^0-9a-f]", "", text.lower())
@@ -48,7 +51,10 @@ def parse_ip(text: str, field: str) -> IPAddress:
 
 def normalized_ip(text: str, field: str) -> str:
     """`text`, an IP address, in its canonical form; "" stays ""."""
-    return str(parse_ip(text, field)) if text else ""
+    # Most addresses that are read have been normalised before, and a list has thousands.
+    if not text or _NORMAL_IPV4.fullmatch(text):
+        return text
+    return str(parse_ip(text, field))
 
 
 def parse_network(text: str, field: str) -> IPNetwork:

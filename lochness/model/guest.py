@@ -40,7 +40,8 @@ class GuestRecord(Record):
 
     def normalize(self) -> None:
         for field in ("id", "flavor", "hypervisor", "network", "subnet", "fwgroup", "vlangroup"):
-            setattr(self, field, normalized_id(getattr(self, field), field))
+            if value := getattr(self, field):
+                setattr(self, field, normalized_id(value, field))
         self.mac = normalized_mac(self.mac)
         self.ip = normalized_ip(self.ip, "ip")
 

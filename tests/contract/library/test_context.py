@@ -9,10 +9,13 @@ import pytest
 from lochness import keys
 from lochness.context import Context
 from lochness.errors import ConflictError, NoCandidateError, NotFoundError, ValidationError
-from lochness.identity import new_id, set_hypervisor_id
+from lochness.identity import set_hypervisor_id
+from lochness.ids import new_id, parse_id
+from lochness.model.address import guest_mac
 from lochness.model.fwgroup import FWRule
 from lochness.model.guest import GuestRecord
 from lochness.model.resources import Resources
+from lochness.store.faults import FaultyStore
 from lochness.store.protocol import Key, Prefix, Put, Store
 from tests.contract.library.conftest import Scene
 
@@ -394,3 +397,82 @@ def test_a_firewall_groups_rules_survive(context: Context):
     assert refused.value.field == "rules[0].portStart"
     context.for_each_fwgroup(lambda each: each.destroy())
     assert list(context.fwgroups()) == []
+
+
+def test_a_heartbeat_is_one_lease_however_often_it_beats(scene: Scene, store: Store):
+    hypervisor, key = scene.hypervisor, keys.hypervisor_heartbeat(scene.hypervisor.id)
+    set_hypervisor_id(new_id())
+    with pytest.raises(ValidationError):
+        hypervisor.heartbeat(30)
+    assert not hypervisor.is_alive()
+    set_hypervisor_id(hypervisor.id)
+    hypervisor.heartbeat(30)
+    first = store.read(Key(key)).one()
+    hypervisor.heartbeat(30)
+    second = store.read(Key(key)).one()
+    assert first is not None
+    assert first == second
+    assert first.lease_id
+    store.revoke_lease(first.lease_id)
+    assert not hypervisor.is_alive()
+    hypervisor.heartbeat(30)
+    third = store.read(Key(key)).one()
+    assert third is not None
+    assert third.lease_id != first.lease_id
+
+
+KINDS = ["flavor", "fwgroup", "guest", "hypervisor", "image", "network", "subnet", "vlangroup"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_new_ones_are_blank_with_a_fresh_id(context: Context, kind):
+    first, second = (getattr(context, f"new_{kind}")() for _ in range(2))
+    assert parse_id(first.id) != parse_id(second.id)
+    assert first.revision == 0
+    blank = type(first).from_fields({"id": first.id})
+    expected = {"mac": guest_mac(first.id), "type": "kvm"} if kind == "guest" else {}
+    assert first.to_fields() == blank.to_fields() | expected
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "vlan"])
+def test_a_list_is_one_range_read(scene: Scene, kind):
+    scene.hypervisor.add_guest(scene.new_guest())
+    vlan, group, firewall = scene.context.new_vlan(), scene.context.new_vlangroup(), scene.context.new_fwgroup()
+    for record in (vlan, group, firewall):
+        record.save()
+    counted = FaultyStore(scene.context.store)
+    listed = list(getattr(Context(counted), f"{kind}s")())
+    assert counted.calls == ["read"]
+    assert len(listed) == 1
+    seen: list[object] = []
+    getattr(scene.context, f"for_each_{kind}")(seen.append)
+    assert seen == listed
+
+
+def test_status_and_power_are_read_from_their_own_keys(scene: Scene, store: Store):
+    guest = scene.new_guest()
+    assert (guest.status().state, guest.power().desired) == ("unknown", "running")
+    store.commit(
+        (),
+        (
+            Put(keys.guest_status(guest.id), b'{"state":"paused","reason":"asked"}'),
+            Put(keys.guest_power(guest.id), b'{"desired":"paused"}'),
+        ),
+    )
+    assert (guest.status().state, guest.power().desired) == ("paused", "paused")
+
+
+def test_the_guests_bound_here_are_listed_and_fetched(scene: Scene):
+    guests = [scene.new_guest() for _ in range(3)]
+    for guest in guests[:2]:
+        scene.hypervisor.add_guest(guest)
+    seen: list[str] = []
+    scene.hypervisor.for_each_guest(lambda guest: seen.append(guest.ip))
+    assert scene.hypervisor.guests() == sorted(guest.id for guest in guests[:2])
+    assert sorted(seen) == ["10.0.0.10", "10.0.0.11"]
+
+
+@pytest.mark.parametrize(("port", "used"), [(0, 8080), (-1, 8080), (9000, 9000)])
+def test_an_agent_is_made_for_a_port(context: Context, port, used):
+    with context.new_mistify_agent(port) as agent:
+        assert agent.port == used

@@ -175,3 +175,12 @@ def test_without_the_subnet_function_a_guest_without_an_address_is_still_refused
     decision = decide_one(cluster(hypervisor(subnets={})), guest(), (candidate_is_alive,))
     assert isinstance(decision, Refused)
     assert decision.reason == "no_free_address"
+
+
+def test_the_default_functions_are_the_four_in_order():
+    assert [getattr(function, "__name__", "") for function in DEFAULT_CANDIDATE_FUNCTIONS] == [
+        "candidate_is_alive",
+        "candidate_has_subnet",
+        "candidate_has_resources",
+        "candidate_randomize",
+    ]

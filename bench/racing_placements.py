@@ -1,0 +1,167 @@
+"""R1 at library level: do racing callers ever overcommit a host, give an address twice or lose an acknowledged
+placement?
+
+Eight processes call `Hypervisor.add_guest` on one etcd, 100,000 times in all, on hosts and subnets that cannot hold
+them all; now and then they take a guest off again, so that the race never ends. Then `lochness.invariants` looks at
+everything.
+
+    make bench-R1            QUICK=1 for 4,000 calls
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from lochness import keys
+from lochness.context import Context
+from lochness.entities.guest import Guest
+from lochness.errors import ConflictError, NoCandidateError
+from lochness.invariants import check
+from lochness.model.resources import Resources
+from lochness.store.etcd import EtcdStore
+from lochness.store.protocol import Operation, Prefix, Put
+from lochness_lab.etcd import EtcdServer
+
+PROCESSES: Final = 8
+HYPERVISORS: Final = 40
+#: Guests of 64 MB: memory for 50 on each host, addresses for 45 of them: both run out.
+MEMORY_MB: Final = 64 * 50
+ADDRESSES: Final = 45 * HYPERVISORS
+REMOVED_SHARE: Final = 0.3
+PROCESS_LIMIT_S: Final = 3600
+PUTS_PER_TRANSACTION: Final = 120
+
+
+@dataclass(frozen=True)
+class Race:
+    """What a run saw: how the calls ended, what `lochness.invariants` found, and how long the racing took."""
+
+    outcomes: Counter[str]
+    violations: int
+    lost: int
+    seconds: float
+
+    @property
+    def calls(self) -> int:
+        return sum(count for outcome, count in self.outcomes.items() if outcome != "removed")
+
+
+def run(calls: int, *, processes: int = PROCESSES) -> Race:
+    """Race on an etcd of its own and look at what is left."""
+    with tempfile.TemporaryDirectory(prefix="lochness-r1-") as directory, EtcdServer(Path(directory)) as server:
+        with EtcdStore([server.url]) as store:
+            context = Context(store)
+            guests = prepare(context, calls)
+        started = time.perf_counter()
+        spawn = multiprocessing.get_context("spawn")
+        results = spawn.Queue()
+        racers = [
+            spawn.Process(target=race, args=(server.url, guests[number::processes], number, results), daemon=True)
+            for number in range(processes)
+        ]
+        for racer in racers:
+            racer.start()
+        outcomes: Counter[str] = Counter()
+        acknowledged: set[str] = set()
+        for _ in racers:
+            counted, placed = results.get(timeout=PROCESS_LIMIT_S)
+            outcomes += counted
+            acknowledged |= placed
+        for racer in racers:
+            racer.join(timeout=30)
+        seconds = time.perf_counter() - started
+        with EtcdStore([server.url], timeout_s=60) as store:
+            items = store.read(Prefix(keys.ROOT)).ranges[0]
+    bound = {keys.last_part(item.key) for item in items if item.key.split("/")[1::2] == ["hypervisors", "guests"]}
+    return Race(outcomes, len(check(items)), len(acknowledged ^ bound), seconds)
+
+
+def prepare(context: Context, guests: int) -> list[str]:
+    """Hosts, one subnet for all of them, a flavor, and `guests` guests that want a place; answers their ids."""
+    image, flavor, network, subnet = (
+        context.new_image(),
+        context.new_flavor(),
+        context.new_network(),
+        context.new_subnet(),
+    )
+    image.source = "https://images.example.org/small.qcow2"
+    flavor.image, flavor.memory, flavor.disk, flavor.cpu = image.id, 64, 100, 1
+    subnet.cidr, subnet.start = "10.0.0.0/8", "10.0.0.1"
+    subnet.end = subnet_end(ADDRESSES)
+    for record in (image, flavor, network, subnet):
+        record.save()
+    network.add_subnet(subnet)
+    for _ in range(HYPERVISORS):
+        hypervisor = context.new_hypervisor()
+        hypervisor.total_resources = Resources(memory=MEMORY_MB, disk=1_000_000, cpu=1000)
+        hypervisor.save()
+        hypervisor.add_subnet(subnet, "br0")
+    ids, puts = [], list[Operation]()
+    for _ in range(guests):
+        guest = context.new_guest()
+        guest.flavor, guest.network = flavor.id, network.id
+        ids.append(guest.id)
+        puts.append(Put(keys.guest(guest.id), guest.to_json()))
+    for start in range(0, len(puts), PUTS_PER_TRANSACTION):
+        context.store.commit((), puts[start : start + PUTS_PER_TRANSACTION])
+    return ids
+
+
+def subnet_end(addresses: int) -> str:
+    """The last address of a range of this many that begins at 10.0.0.1."""
+    high, low = divmod(addresses, 256)
+    return f"10.0.{high}.{low}"
+
+
+def race(
+    url: str, guest_ids: list[str], seed: int, results: multiprocessing.Queue[tuple[Counter[str], set[str]]]
+) -> None:
+    """One process's share of the calls."""
+    dice = random.Random(seed)
+    outcomes: Counter[str] = Counter()
+    placed: dict[str, Guest] = {}
+    with EtcdStore([url], timeout_s=30) as store:
+        context = Context(store)
+        hypervisors = list(context.hypervisors())
+        for guest_id in guest_ids:
+            guest = context.guest(guest_id)
+            try:
+                dice.choice(hypervisors).add_guest(guest)
+            except NoCandidateError:
+                outcomes["refused"] += 1
+            except ConflictError as error:
+                outcomes[error.reason] += 1
+            else:
+                outcomes["placed"] += 1
+                placed[guest_id] = guest
+            if placed and dice.random() < REMOVED_SHARE:
+                leaving = placed.pop(dice.choice(list(placed)))
+                context.hypervisor(leaving.hypervisor).remove_guest(leaving)
+                outcomes["removed"] += 1
+    results.put((outcomes, set(placed)))
+
+
+def main() -> None:
+    calls = 4_000 if os.environ.get("QUICK") else 100_000
+    print(
+        f"R1: {PROCESSES} processes, {calls} calls of add_guest, {HYPERVISORS} hosts of 50 places, {ADDRESSES} addresses"
+    )
+    found = run(calls)
+    shown = " ".join(f"{outcome}={count}" for outcome, count in sorted(found.outcomes.items()))
+    print(
+        f"R1 value={found.violations + found.lost} unit=violations calls={found.calls} lost={found.lost} {shown} "
+        f"seconds={found.seconds:.1f} calls_per_s={found.calls / found.seconds:.0f}"
+    )
+    raise SystemExit(1 if found.violations or found.lost else 0)
+
+
+if __name__ == "__main__":
+    main()

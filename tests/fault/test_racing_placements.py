@@ -1,0 +1,15 @@
+"""R1 in small; `make bench-R1` is the whole of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import racing_placements
+
+
+@pytest.mark.timeout(120)
+def test_racing_processes_neither_overcommit_nor_share_nor_lose():
+    seen = racing_placements.run(400, processes=4)
+    assert seen.calls == 400
+    assert seen.outcomes["placed"] > 100
+    assert (seen.violations, seen.lost) == (0, 0)
