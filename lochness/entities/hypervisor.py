@@ -7,9 +7,11 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from lochness import keys
+from lochness.capacity import Policy, UnboundUse, claims_of, compute, unbound_use_from
 from lochness.entities.addresses import view_with_free_addresses
 from lochness.entities.guest import Guest
 from lochness.entities.stored import Stored
@@ -38,6 +40,8 @@ from lochness.transactions import Transaction, destroy_hypervisor, map_subnet, p
 if TYPE_CHECKING:
     from lochness.context import Context
 
+#: Where guests' disks lie unless the hypervisor's config says otherwise (guestDiskDir).
+DEFAULT_GUEST_DIR: Final = "/var/lib/lochness/guests"
 #: How often `add_guest` decides anew after another process changed what it had relied on.
 MAX_PLACEMENT_ATTEMPTS: Final = 32
 
@@ -172,6 +176,28 @@ class Hypervisor(Stored, HypervisorRecord):
         put = Put(keys.hypervisor_heartbeat(self.id), record.to_json(), lease_id=lease)
         self._commit_existing(Transaction((KeyExists(keys.hypervisor(self.id)),), (put,)))
         self.__dict__["_heartbeat_lease"] = lease
+
+    def update_resources(self, policy: Policy | None = None) -> None:
+        """Write what this machine has and what its guests leave of it, and take both into the record.
+
+        For scripts; a host in production runs the resources daemon, which knows of other domains as well: here the
+        figure it last wrote is used. Disk is that of the directory in the config "guestDiskDir". Raises
+        ValidationError unless this machine's ID is the record's, NotFoundError when the record is gone,
+        UnavailableError, AmbiguousWriteError.
+        """
+        from lochness.host_facts import host_at  # psutil, of the extra "node"
+
+        self.verify_on_hv()
+        own_keys = keys.hypervisor_resources(self.id), keys.hypervisor_guests(self.id)
+        reading = self.context.store.read(Key(own_keys[0]), Prefix(own_keys[1]))
+        written = reading.one(0)
+        before = ResourcesRecord.from_json(written.value) if written else ResourcesRecord()
+        host = host_at(Path(self.config.get("guestDiskDir", DEFAULT_GUEST_DIR)))
+        unbound = unbound_use_from(before) or UnboundUse()
+        record = compute(host, unbound, claims_of(reading.ranges[1]), policy or Policy())
+        put = Put(own_keys[0], record.to_json())
+        revision = self._commit_existing(Transaction((KeyExists(keys.hypervisor(self.id)),), (put,)))
+        self.join(replace(self._reported, resources=record, revision=revision))
 
     def verify_on_hv(self) -> None:
         """Raise ValidationError unless this machine's ID is this hypervisor's."""
@@ -313,10 +339,10 @@ class Hypervisor(Stored, HypervisorRecord):
             )
         self.commit(destroy_hypervisor(self.id, self.revision, reading.revision))
 
-    def _commit_existing(self, transaction: Transaction) -> None:
+    def _commit_existing(self, transaction: Transaction) -> int:
         """Commit what needs other objects to exist; a missing one is a NotFoundError."""
         try:
-            transaction.commit(self.context.store)
+            return transaction.commit(self.context.store)
         except ConflictError as error:
             for key in error.keys:
                 if key == keys.hypervisor(self.id):

@@ -1,25 +1,15 @@
-"""Where do the figures come from? One function each, so that each can be replaced and tested alone.
-
-Host memory and CPUs are psutil's, not libvirt's: libvirt's test driver makes its up, and QEMU's are the same.
-"""
+"""Where do the figures come from? One function each, so that each can be replaced and tested alone."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
 
-import psutil
-
-from lochness.errors import UnavailableError
+from lochness.capacity import Host
+from lochness.host_facts import free_disk_mb, host_cpus, host_memory_mb, used_disk_mb
 from lochness_node.driver.protocol import Domain
-from lochness_node.resources.compute import Host
-
-_MB: Final = 1 << 20
-_BLOCK_BYTES: Final = 512  # the unit of st_blocks, whatever the file system's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,35 +43,3 @@ def machine_sources(guest_dir: Path, domains: Callable[[], tuple[Domain, ...]]) 
         disk_guests_mb=partial(used_disk_mb, guest_dir),
         domains=domains,
     )
-
-
-def host_memory_mb() -> int:
-    return int(psutil.virtual_memory().total) // _MB
-
-
-def host_cpus() -> int:
-    """Logical CPUs that are online."""
-    return psutil.cpu_count(logical=True) or 1
-
-
-def free_disk_mb(directory: Path) -> int:
-    """What ordinary users may still write to the file system of `directory`, which is made when it is missing."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        return int(psutil.disk_usage(str(directory)).free) // _MB
-    except OSError as error:
-        raise UnavailableError(f"cannot look at the guest disk directory {directory}: {error.strerror}") from error
-
-
-def used_disk_mb(directory: Path) -> int:
-    """What the files below `directory` really take (sparse files take less than their size)."""
-    used_bytes = 0
-    for folder, _, names in os.walk(directory):  # a folder that vanishes meanwhile is passed over
-        for name in names:
-            try:
-                used_bytes += os.lstat(os.path.join(folder, name)).st_blocks * _BLOCK_BYTES
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise UnavailableError(f"cannot look at {folder}/{name}: {error.strerror}") from error
-    return used_bytes // _MB

@@ -13,24 +13,24 @@ Not guaranteed: that `available` is what a placement sees a moment later; placem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from lochness import events, keys
+from lochness.capacity import Policy, UnboundUse, claims_of, compute, unbound_use_from
 from lochness.clock import Clock, SystemClock
 from lochness.errors import ConflictError, DeadlineError, DriverError, UnavailableError, ValidationError
 from lochness.log import get_logger
-from lochness.model.guest import Binding
-from lochness.model.resources import Resources, ResourcesRecord
+from lochness.model.resources import ResourcesRecord
 from lochness.store.protocol import Key, KeyExists, KeyValue, Prefix, Put, Store
 from lochness_node.binding_watch import BindingWatch
 from lochness_node.daemon import PassReport, Waker
 from lochness_node.driver.protocol import Domain, Driver
 from lochness_node.pass_loop import JITTER
 from lochness_node.registration import Registration
-from lochness_node.resources.compute import Policy, UnboundUse, compute, unbound_use, unbound_use_from
 from lochness_node.resources.facts import Sources, machine_sources
+from lochness_node.resources.unbound import unbound_use
 from lochness_node.settings import ResourcesSettings, reloaded
 
 #: How soon to ask again what could not be told: libvirt, or whether the hypervisor is registered.
@@ -148,20 +148,6 @@ class ResourcesDaemon:
 def _worth_a_line(record: ResourcesRecord) -> tuple[object, ...]:
     """The disk is not in it: it changes with every line that anybody logs."""
     return (record.total.memory, record.total.cpu, record.available.memory, record.available.cpu)
-
-
-def claims_of(bindings: Sequence[KeyValue]) -> dict[str, Resources]:
-    """What the guests of `bindings` claim, by guest.
-
-    Raises ValidationError naming the key of a malformed one: leaving it out would offer what is taken.
-    """
-    claims: dict[str, Resources] = {}
-    for binding in bindings:
-        try:
-            claims[keys.last_part(binding.key)] = Binding.from_json(binding.value).claim
-        except ValidationError as error:
-            raise ValidationError(f"{binding.key}: {error.message}", field=error.field) from error
-    return claims
 
 
 def _parsed(found: KeyValue | None) -> ResourcesRecord | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
+import psutil
 import pytest
 
 from lochness import keys
+from lochness.capacity import Policy
 from lochness.context import Context
 from lochness.errors import ConflictError, NoCandidateError, NotFoundError, ValidationError
 from lochness.identity import set_hypervisor_id
@@ -476,3 +479,20 @@ def test_the_guests_bound_here_are_listed_and_fetched(scene: Scene):
 def test_an_agent_is_made_for_a_port(context: Context, port, used):
     with context.new_mistify_agent(port) as agent:
         assert agent.port == used
+
+
+def test_resources_are_those_of_this_machine_minus_what_its_guests_hold(scene: Scene, tmp_path: Path):
+    hypervisor = scene.hypervisor
+    hypervisor.add_guest(scene.new_guest())
+    set_hypervisor_id(hypervisor.id)
+    hypervisor.set_config("guestDiskDir", str(tmp_path))
+    hypervisor.update_resources(Policy(reserve_memory_mb=7, reserve_disk_mb=0, guest_overhead_mb=100))
+    memory_mb, cpus = psutil.virtual_memory().total >> 20, psutil.cpu_count() or 1
+    assert hypervisor.total_resources.memory == memory_mb - 7
+    assert hypervisor.available_resources.memory == memory_mb - 7 - 256 - 100
+    assert (hypervisor.total_resources.cpu, hypervisor.available_resources.cpu) == (cpus, cpus - 1)
+    stored = scene.context.hypervisor(hypervisor.id)
+    assert stored.total_resources == hypervisor.total_resources
+    assert stored.available_resources == hypervisor.available_resources
+    hypervisor.ip = "192.0.2.9"
+    hypervisor.save()

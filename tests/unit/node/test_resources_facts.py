@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from lochness.errors import UnavailableError
-from lochness_node.resources.facts import free_disk_mb, host_cpus, host_memory_mb, used_disk_mb
+from lochness.host_facts import free_disk_mb, host_cpus, host_memory_mb, used_disk_mb
 
 
 def test_memory_is_the_machines():

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import pytest
 
+from lochness.capacity import (
+    Host,
+    Policy,
+    UnboundUse,
+    claimed,
+    claims_of,
+    compute,
+    total_cpus,
+    total_disk_mb,
+    total_memory_mb,
+    unbound_use_from,
+)
 from lochness.errors import ValidationError
 from lochness.identity import GuestID, new_id
 from lochness.model.guest import Binding
 from lochness.model.resources import Resources
 from lochness.store.protocol import KeyValue
 from lochness_node.driver.protocol import Domain, DomainState, Ownership
-from lochness_node.resources.compute import (
-    Host,
-    Policy,
-    UnboundUse,
-    claimed,
-    compute,
-    total_cpus,
-    total_disk_mb,
-    total_memory_mb,
-    unbound_use,
-    unbound_use_from,
-)
-from lochness_node.resources.shell import claims_of
+from lochness_node.resources.unbound import unbound_use
 
 PLAIN = Policy(reserve_memory_mb=0, reserve_disk_mb=0, reserve_cpus=0, cpu_overcommit=1.0, guest_overhead_mb=0)
 POLICY = Policy(reserve_memory_mb=1000, reserve_disk_mb=500, reserve_cpus=1, cpu_overcommit=1.5, guest_overhead_mb=100)

@@ -15,22 +15,25 @@ what it uses: it is really there.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from lochness import keys
+from lochness.errors import ValidationError
+from lochness.model.guest import Binding
 from lochness.model.resources import Resources, ResourcesRecord
-from lochness_node.driver.protocol import Domain
+from lochness.store.protocol import KeyValue
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the operator set, see `ResourcesSettings`."""
+    """What the host keeps for itself, how often a CPU is offered, and QEMU's own memory per guest."""
 
-    reserve_memory_mb: int
-    reserve_disk_mb: int
-    reserve_cpus: int
-    cpu_overcommit: float
-    guest_overhead_mb: int
+    reserve_memory_mb: int = 1024
+    reserve_disk_mb: int = 1024
+    reserve_cpus: int = 0
+    cpu_overcommit: float = 1.0
+    guest_overhead_mb: int = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +53,6 @@ class UnboundUse:
     domains: int = 0
     memory_mb: int = 0
     vcpus: int = 0
-
-
-def unbound_use(domains: Iterable[Domain], bound: Collection[str]) -> UnboundUse:
-    """What is held by the active ones of `domains` that are foreign or not among the guests `bound` here."""
-    held = [
-        domain
-        for domain in domains
-        if domain.state.is_active and (domain.ownership is None or domain.ownership.guest_id not in bound)
-    ]
-    return UnboundUse(
-        domains=len(held),
-        memory_mb=sum(domain.memory_mb for domain in held),
-        vcpus=sum(domain.vcpus for domain in held),
-    )
 
 
 def total_memory_mb(host: Host, unbound: UnboundUse, policy: Policy) -> int:
@@ -125,3 +114,17 @@ def unbound_use_from(record: ResourcesRecord) -> UnboundUse | None:
             return UnboundUse(domains, memory_mb, vcpus)
         case _:
             return None
+
+
+def claims_of(bindings: Iterable[KeyValue]) -> dict[str, Resources]:
+    """What the guests of `bindings` claim, by guest.
+
+    Raises ValidationError naming the key of a malformed one: leaving it out would offer what is taken.
+    """
+    claims: dict[str, Resources] = {}
+    for binding in bindings:
+        try:
+            claims[keys.last_part(binding.key)] = Binding.from_json(binding.value).claim
+        except ValidationError as error:
+            raise ValidationError(f"{binding.key}: {error.message}", field=error.field) from error
+    return claims
