@@ -48,10 +48,11 @@ def libvirtd(machine: Machine) -> Iterator[Libvirtd]:
 
 
 @pytest.fixture
-def own_machine(tmp_path: Path) -> Iterator[Machine]:
+def own_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A machine for one test, to be broken at will."""
     _require(Machine.available())
-    with Machine(tmp_path / "machine", "own") as machine:
+    # Not below tmp_path: with the test's name in it, libvirtd's socket would be too long a path.
+    with Machine(tmp_path_factory.mktemp("own"), "own") as machine:
         yield machine
 
 

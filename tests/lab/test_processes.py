@@ -1,0 +1,71 @@
+"""A process ends with the one who started it, tells why it failed, and obeys stop, freeze and kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lochness.errors import DeadlineError, UnavailableError
+from lochness_lab.processes import Process, process_state
+from lochness_lab.waiting import wait_until
+
+OBEDIENT = "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done"
+DEAF = "trap '' TERM; echo up; while :; do sleep 0.05; done"
+
+
+def shell(script, tmp_path):
+    process = Process.start(["sh", "-c", script], log=tmp_path / "log")
+    process.wait_until(lambda: "up" in process.log_tail(), limit_s=5, what="'up' in the log")
+    return process
+
+
+def test_stop_hands_on_the_exit_status(tmp_path):
+    assert shell(OBEDIENT, tmp_path).stop() == 7
+
+
+def test_stop_kills_what_does_not_listen(tmp_path):
+    assert shell(DEAF, tmp_path).stop(limit_s=0.2) == -signal.SIGKILL
+
+
+def test_a_frozen_process_stands_still_and_can_be_stopped(tmp_path):
+    process = shell(OBEDIENT, tmp_path)
+    process.freeze()
+    assert process_state(process.pid) == "T"
+    process.thaw()
+    assert process_state(process.pid) != "T"
+    process.freeze()
+    assert process.stop() == 7
+
+
+def test_an_early_end_is_told_with_the_end_of_the_log(tmp_path):
+    process = Process.start(["sh", "-c", "echo the disk is on fire; exit 3"], log=tmp_path / "log")
+    with pytest.raises(UnavailableError, match=r"(?s)status 3, no smile.*the disk is on fire"):
+        process.wait_until(lambda: False, limit_s=5, what="smile")
+
+
+def test_a_wait_has_a_limit_and_names_it(tmp_path):
+    with shell(OBEDIENT, tmp_path) as process:
+        with pytest.raises(DeadlineError, match=r"within 0\.1 s there was no smile"):
+            process.wait_until(lambda: False, limit_s=0.1, what="smile")
+        with pytest.raises(DeadlineError, match=r"still runs after 0\.1 s"):
+            process.wait(0.1)
+
+
+def test_it_dies_with_the_one_who_started_it(tmp_path):
+    starter = f"""
+import pathlib, signal
+from lochness_lab.processes import Process
+process = Process.start(["sleep", "600"], log=pathlib.Path({str(tmp_path / "log")!r}))
+print(process.pid, flush=True)
+signal.pause()
+"""
+    with subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert process_state(pid) != ""
+        os.kill(parent.pid, signal.SIGKILL)
+    wait_until(lambda: process_state(pid) in ("", "Z"), limit_s=5, what=f"end of process {pid}")
