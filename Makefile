@@ -9,9 +9,9 @@ PACKAGES := lochness lochness_node lochness_controller lochness_lab
 ARGS ?=
 
 help: ## this text
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  ARGS='...' is handed on to pytest (make test), to the demo (make demo) and to the benchmarks (make bench)."
+	@echo "  ARGS='...' is handed on to pytest (make test) and to the demo (make demo)."
 
 bootstrap:
 	@packaging/bootstrap.sh all
@@ -35,8 +35,11 @@ test: bootstrap ## install what is missing and run every test, the real parts in
 demo: bootstrap ## install what is missing and show a guest running, on an etcd and a libvirtd of its own
 	@$(BIN)/python -m lochness_lab.demo $(ARGS)
 
-bench: bootstrap ## the benchmarks, one table each
-	@for bench in bench/bench_*.py; do $(BIN)/python $$bench $(ARGS); done
+bench-%: ## one goal: make bench-R1; QUICK=1 for a small run; ends with one line for machines
+	@$(BIN)/python -m "$$(ls bench/$$(tr A-Z a-z <<<'$*')_*.py | sed 's|/|.|; s|\.py$$||')"
+
+bench: bootstrap ## every goal that can be measured, its last line into bench/results.md
+	@$(BIN)/python -m bench.all
 
 clean: ## remove what make made in the checkout
 	rm -rf .venv .venv.lock dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import racing_placements
+from bench import r1_racing_placements as racing_placements
 
 
 @pytest.mark.timeout(120)

@@ -152,7 +152,8 @@ def race(
 def main() -> None:
     calls = 4_000 if os.environ.get("QUICK") else 100_000
     print(
-        f"R1: {PROCESSES} processes, {calls} calls of add_guest, {HYPERVISORS} hosts of 50 places, {ADDRESSES} addresses"
+        f"R1: {PROCESSES} processes, {calls} calls of add_guest, "
+        f"{HYPERVISORS} hosts of 50 places, {ADDRESSES} addresses"
     )
     found = run(calls)
     shown = " ".join(f"{outcome}={count}" for outcome, count in sorted(found.outcomes.items()))
