@@ -1,0 +1,303 @@
+"""How does a program talk to the controller over HTTP (WIRE.md)?
+
+Invariants:
+1. Every call ends within its limit, also when the other side drips one byte a second or never stops sending.
+2. Whatever goes wrong is one of: ValidationError (the URL), UnavailableError (not reached, nothing changed),
+   AmbiguousWriteError (a change was sent and no answer came), RefusedError (the controller said no, in its words),
+   UnexpectedAnswerError (what answered does not speak this API).
+3. Proxies of the environment are not asked: the controller is inside the cluster.
+
+Not guaranteed: that records have the fields of WIRE.md; a caller reads them with a default.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+
+from lochness.errors import (
+    AmbiguousWriteError,
+    DeadlineError,
+    HTTPCodeError,
+    LochnessError,
+    UnavailableError,
+    ValidationError,
+)
+from lochness.model.record import JSONObject
+
+Shape = TypeVar("Shape")
+
+DEFAULT_SERVER: Final = "http://127.0.0.1:17000"
+DEFAULT_TIMEOUT_S: Final = 30.0
+CONNECT_TIMEOUT_S: Final = 5.0
+ANSWER_BYTES_MAX: Final = 256 << 20
+"""A list of 100,000 guests is about 60 MB."""
+
+JOB_HEADER: Final = "X-Guest-Job-ID"
+JOB_POLL_S: Final = 0.2
+"""Between two looks at a job when the controller answers at once instead of waiting."""
+JOB_WAIT_S: Final = 2
+"""How long the controller is asked to hold back its answer about a job that has not changed."""
+OUTAGE_MAX_S: Final = 15.0
+"""How long a controller may be away while a job is followed: it restarts within that."""
+
+
+class RefusedError(HTTPCodeError):
+    """The controller answered with a status that is no success.
+
+    `message` is what it said, `reason` its stable word, `code` the HTTP status, `answer` the whole JSON object.
+    """
+
+    def __init__(self, code: int, answer: JSONObject, *, request: str) -> None:
+        said = answer.get("message")
+        super().__init__(expected=200, code=code)
+        self.message = said if isinstance(said, str) and said else f"{request} was answered with HTTP status {code}"
+        word = answer.get("reason")
+        self.reason = word if isinstance(word, str) and word else f"http_{code}"  # type: ignore[misc]  # this one's
+        self.answer = answer
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UnexpectedAnswerError(LochnessError):
+    """What answered is no controller of Loch Ness, or one of another age."""
+
+    reason = "unexpected_answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An asynchronous call was accepted: the guest as it is now, and the id of the job that does the work."""
+
+    guest: JSONObject
+    job: str
+
+
+class ApiClient:
+    """A connection to the controller at `server` (http or https URL). A context manager; not shared between threads.
+
+    `timeout_s` bounds each call as a whole.
+    """
+
+    def __init__(self, server: str = DEFAULT_SERVER, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self.server = checked_server(server)
+        self.timeout_s = timeout_s
+        # Reading the certificate authorities takes longer than a whole command without TLS.
+        has_tls = self.server.startswith("https:")
+        self._client = httpx.Client(base_url=self.server, trust_env=False, follow_redirects=False, verify=has_tls)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def records(self, path: str, **query: str | int | None) -> list[JSONObject]:
+        """GET a list of objects."""
+        return self._shaped(list[JSONObject], "a list of objects", "GET", path, query=query)
+
+    def strings(self, path: str) -> list[str]:
+        """GET a list of strings, such as ids."""
+        return self._shaped(list[str], "a list of strings", "GET", path)
+
+    def settings(self, path: str, changes: Mapping[str, str] | None = None) -> dict[str, str]:
+        """GET an object of strings, or PATCH it with `changes` and get the whole back."""
+        method = "GET" if changes is None else "PATCH"
+        return self._shaped(dict[str, str], "an object of strings", method, path, body=changes)
+
+    def remaining(self, path: str) -> dict[str, str]:
+        """DELETE one member of an object of strings and get the rest."""
+        return self._shaped(dict[str, str], "an object of strings", "DELETE", path)
+
+    def record(self, path: str, **query: str | int | None) -> JSONObject:
+        """GET one object."""
+        return self._shaped(JSONObject, "an object", "GET", path, query=query)
+
+    def create(self, path: str, record: Mapping[str, Any]) -> JSONObject:
+        """POST a new object to a collection and get it as stored."""
+        return self._shaped(JSONObject, "an object", "POST", path, body=record)
+
+    def modify(self, path: str, changes: Mapping[str, Any]) -> JSONObject:
+        """PATCH an object: only the fields in `changes`."""
+        return self._shaped(JSONObject, "an object", "PATCH", path, body=changes)
+
+    def delete(self, path: str) -> JSONObject:
+        """DELETE an object and get what it was."""
+        return self._shaped(JSONObject, "an object", "DELETE", path)
+
+    def link(self, path: str, id: str) -> None:
+        """Put the object `id` into the collection at `path`, such as a network's subnets."""
+        self._answer("PUT", f"{path}/{id}")
+
+    def unlink(self, path: str, id: str) -> None:
+        """Take the object `id` out of the collection at `path`; the object itself stays."""
+        self._answer("DELETE", f"{path}/{id}")
+
+    def accept(self, method: str, path: str, record: Mapping[str, Any] | None = None) -> Accepted:
+        """Ask for an asynchronous operation on a guest."""
+        body, headers = self._answer(method, path, body=record)
+        guest = self._converted(JSONObject, "a guest", body, f"{method} {path}")
+        job = headers.get(JOB_HEADER, "")
+        if not job:
+            raise UnexpectedAnswerError(f"{self.server} answered {method} {path} without the header {JOB_HEADER}")
+        return Accepted(guest, job)
+
+    def follow_job(self, id: str, *, limit_s: float) -> Iterator[JSONObject]:
+        """Yield the job each time it has changed; the last one yielded is finished (status done or error).
+
+        A controller that has answered once and then is away for up to 15 s is waited for. Raises DeadlineError when
+        the job is not finished after `limit_s` seconds.
+        """
+        deadline_s = time.monotonic() + limit_s
+        answered_s = time.monotonic()
+        last: JSONObject = {}
+        while True:
+            started_s = time.monotonic()
+            left_s = max(0.0, deadline_s - started_s)
+            try:
+                # The first answer at once, the next ones when there is something new.
+                job = self.record(f"/jobs/{id}", wait_s=min(JOB_WAIT_S, int(left_s)) if last else None)
+                answered_s = time.monotonic()
+            except UnavailableError:
+                if not last or time.monotonic() - answered_s > OUTAGE_MAX_S:
+                    raise
+                job = last
+            if job != last:
+                yield job
+                last = job
+            if job.get("status") in ("done", "error"):
+                return
+            if time.monotonic() >= deadline_s:
+                raise DeadlineError(f"job {id} has not finished within {limit_s:g} s", limit_s=limit_s, job=id)
+            time.sleep(max(0.0, min(JOB_POLL_S - (time.monotonic() - started_s), deadline_s - time.monotonic())))
+
+    def _shaped(
+        self,
+        shape: type[Shape],
+        words: str,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int | None] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Shape:
+        answer, _ = self._answer(method, path, query=query, body=body)
+        return self._converted(shape, words, answer, f"{method} {path}")
+
+    def _converted(self, shape: type[Shape], words: str, answer: bytes, request: str) -> Shape:
+        try:
+            return msgspec.json.decode(answer, type=shape)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UnexpectedAnswerError(
+                f"{self.server} answered {request} not with {words} but with {_excerpt(answer)}: "
+                "is that a Loch Ness controller?"
+            ) from error
+
+    def _answer(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int | None] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> tuple[bytes, httpx.Headers]:
+        """The body and headers of a success."""
+        request = f"{method} {path}"
+        deadline_s = time.monotonic() + self.timeout_s
+        try:
+            with self._client.stream(
+                method,
+                path,
+                params={name: str(value) for name, value in (query or {}).items() if value is not None},
+                content=msgspec.json.encode(body) if body is not None else None,
+                headers={"Content-Type": "application/json"} if body is not None else None,
+                timeout=httpx.Timeout(self.timeout_s, connect=min(CONNECT_TIMEOUT_S, self.timeout_s)),
+            ) as response:
+                content = self._content(response, request, deadline_s)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise UnavailableError(f"{self.server} is not reached: {_cause(error)}") from error
+        except httpx.TimeoutException as error:
+            raise self._unanswered(method, request, f"no answer within {self.timeout_s:g} s") from error
+        except httpx.RemoteProtocolError as error:
+            raise self._unanswered(method, request, f"not an HTTP answer: {_cause(error)}") from error
+        except httpx.HTTPError as error:
+            raise self._unanswered(method, request, _cause(error)) from error
+        except httpx.InvalidURL as error:
+            raise ValidationError(f"not a path of the API: {path!r}", field="path") from error
+        if response.is_success:
+            return content, response.headers
+        raise self._refusal(response.status_code, content, request)
+
+    def _content(self, response: httpx.Response, request: str, deadline_s: float) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        for piece in response.iter_bytes():
+            pieces.append(piece)
+            size += len(piece)
+            if size > ANSWER_BYTES_MAX:
+                raise UnexpectedAnswerError(f"{self.server} answered {request} with over {ANSWER_BYTES_MAX >> 20} MB")
+            if time.monotonic() > deadline_s:
+                raise UnexpectedAnswerError(
+                    f"{self.server} was not done answering {request} after {self.timeout_s:g} s"
+                )
+        return b"".join(pieces)
+
+    def _unanswered(self, method: str, request: str, why: str) -> LochnessError:
+        if method == "GET":
+            return UnavailableError(f"{self.server} does not answer {request}: {why}")
+        return AmbiguousWriteError(
+            f"{self.server} did not answer {request} ({why}): it may have been done; look before repeating it"
+        )
+
+    def _refusal(self, code: int, content: bytes, request: str) -> LochnessError:
+        try:
+            answer = msgspec.json.decode(content, type=JSONObject)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return UnexpectedAnswerError(
+                f"{self.server} answered {request} with HTTP status {code} and {_excerpt(content)}: "
+                "is that a Loch Ness controller?"
+            )
+        return RefusedError(code, answer, request=request)
+
+
+def checked_server(text: str) -> str:
+    """`text`, the controller's URL, without a slash at its end. Raises ValidationError when it is none."""
+    try:
+        parts = urlsplit(text.strip())
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        httpx.URL(text.strip())
+    except (ValueError, httpx.InvalidURL):
+        is_url = False
+    if any(letter.isspace() for letter in text.strip()):
+        is_url = False
+    if not is_url:
+        raise ValidationError(f"the server must be a URL like {DEFAULT_SERVER}, got {text!r}", field="server")
+    return text.strip().rstrip("/")
+
+
+def _cause(error: Exception) -> str:
+    """The system's own words where there are some: "Connection refused" instead of "[Errno 111] ..."."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror.lower()
+        inner = inner.__cause__ or inner.__context__
+    return str(error) or type(error).__name__
+
+
+def _excerpt(content: bytes) -> str:
+    if not content:
+        return "nothing"
+    text = content[:60].decode(errors="replace")
+    return repr(text) + ("..." if len(content) > len(text) else "")

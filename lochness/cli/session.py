@@ -1,0 +1,141 @@
+"""What does one run of a command share: the server, the form of its output, and what names stand for?
+
+1. Wherever an id is expected, the name in the metadata ("name") does as well; an id wins over a name.
+2. A name that several objects have is refused with their ids: nothing is done to the wrong one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, ParamSpec
+
+from lochness.cli.exits import error_line, exit_status
+from lochness.cli.output import Format, shown
+from lochness.errors import LochnessError, NotFoundError, ValidationError
+from lochness.ids import is_id, parse_id
+from lochness.model.record import JSONObject
+
+if TYPE_CHECKING:
+    from lochness.api_client import ApiClient
+
+Arguments = ParamSpec("Arguments")
+
+#: Ids in an error line; more of them would bury it.
+_MATCHES_SHOWN_MAX: Final = 10
+
+
+class Kind(StrEnum):
+    """What the API has collections of; the value is the word for one."""
+
+    HYPERVISOR = "hypervisor"
+    GUEST = "guest"
+    NETWORK = "network"
+    SUBNET = "subnet"
+    FLAVOR = "flavor"
+    IMAGE = "image"
+    FWGROUP = "fwgroup"
+    JOB = "job"
+
+    @property
+    def path(self) -> str:
+        """The collection's path in the API."""
+        return f"/{self.value}s"
+
+
+@dataclass(slots=True)
+class Session:
+    """One run of a command. `failures` holds the exit status of each object that failed, in order."""
+
+    server: str
+    form: Format = Format.TABLE
+    failures: list[int] = field(default_factory=list)
+    _client: ApiClient | None = None
+    _lists: dict[Kind, list[JSONObject]] = field(default_factory=dict)
+
+    @property
+    def client(self) -> ApiClient:
+        """The connection, opened by the first call. Raises ValidationError for a server that is no URL."""
+        if self._client is None:
+            # httpx takes longer to import than --help may take, and where it can it loads a command line of its own,
+            # which is half of that.
+            sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # Python's own way to say "not here"
+            from lochness.api_client import ApiClient
+
+            self._client = ApiClient(self.server)
+        return self._client
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def records(self, kind: Kind) -> list[JSONObject]:
+        """All objects of a kind, asked for once per command."""
+        if kind not in self._lists:
+            self._lists[kind] = self.client.records(kind.path)
+        return self._lists[kind]
+
+    def id_of(self, kind: Kind, word: str) -> str:
+        """The id that `word`, an id or a name, stands for. Raises NotFoundError, ValidationError when ambiguous."""
+        if is_id(word):
+            return parse_id(word)
+        if kind is Kind.JOB:
+            raise ValidationError(f"a job's id is a UUID, got {word!r}", field="id")
+        return matching_id(kind, word, self.records(kind))
+
+    def path_of(self, kind: Kind, word: str) -> str:
+        """The path of the object that `word` stands for."""
+        return f"{kind.path}/{self.id_of(kind, word)}"
+
+    def names(self, kind: Kind) -> dict[str, str]:
+        """What to call each object of a kind: its name, else its id."""
+        return {
+            str(record.get("id", "")): name_of(record) or str(record.get("id", "")) for record in self.records(kind)
+        }
+
+    def for_each(self, words: Sequence[str], action: Callable[[str], None]) -> None:
+        """Attempt `action` with each word."""
+        for word in expanded(words):
+            self.attempt(action, word)
+
+    def attempt(self, action: Callable[Arguments, None], *arguments: Arguments.args, **named: Arguments.kwargs) -> None:
+        """Call `action`. Its failure is told and its exit status remembered, and the caller goes on with the next."""
+        try:
+            action(*arguments, **named)
+        except LochnessError as error:
+            say(error_line(error))
+            self.failures.append(exit_status(error))
+
+
+def matching_id(kind: Kind, name: str, records: Iterable[JSONObject]) -> str:
+    """The id of the one record that is called `name`. Raises NotFoundError, ValidationError when there are several."""
+    found = [str(record.get("id", "")) for record in records if name_of(record) == name]
+    if not found:
+        raise NotFoundError(kind, name)
+    if len(found) > 1:
+        ids = ", ".join(sorted(found)[:_MATCHES_SHOWN_MAX]) + (" ..." if len(found) > _MATCHES_SHOWN_MAX else "")
+        raise ValidationError(f"the name {name!r} is ambiguous, {len(found)} {kind}s have it: {ids}", field="id")
+    return found[0]
+
+
+def name_of(record: JSONObject) -> str:
+    """The record's name in its metadata, "" when it has none."""
+    metadata = record.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def expanded(words: Sequence[str]) -> list[str]:
+    """`words`, a "-" among them replaced by the words on standard input."""
+    result: list[str] = []
+    for word in words:
+        result += sys.stdin.read().split() if word == "-" else [word]
+    return result
+
+
+def say(text: str) -> None:
+    """One line on standard error."""
+    sys.stderr.write(f"lochness: {shown(text)}\n")
+    sys.stderr.flush()

@@ -1,0 +1,130 @@
+"""The command `lochness` as a process: quick to start, quiet when interrupted, at home in pipes and on terminals."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from threading import Event
+
+import pytest
+
+from tests.unit.cli.fake_controller import JOB_ID, FakeController, serving
+
+LOCHNESS = [sys.executable, "-c", "from lochness.cli.main import main; main()"]
+#: What would make every command slow to start.
+HEAVY = {"httpx", "rich", "ssl", "asyncio", "structlog", "etcd3", "grpc", "litestar"}
+
+
+@pytest.fixture
+def controller() -> Iterator[FakeController]:
+    fake = FakeController()
+    with serving(fake):
+        yield fake
+
+
+def environment(controller: FakeController) -> dict[str, str]:
+    return {**os.environ, "LOCHNESS_SERVER": controller.url}
+
+
+def test_help_loads_nothing_heavy():
+    program = (
+        "import sys\nfrom lochness.cli.main import main\n"
+        "try: main(['guest', 'create', '--help'])\n"
+        "except SystemExit: print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert "Usage: lochness guest create" in done.stdout
+    assert HEAVY & set(done.stderr.split()) == set()
+
+
+def test_help_is_quick():
+    def run_s() -> float:
+        started_s = time.monotonic()
+        subprocess.run([*LOCHNESS, "--help"], capture_output=True, timeout=30, check=True)
+        return time.monotonic() - started_s
+
+    # The best of several: the machine may be busy with other tests.
+    assert min(run_s() for _ in range(8)) < 0.5
+
+
+def test_ctrl_c_while_waiting_is_status_130_and_says_how_to_go_on(controller: FakeController):
+    controller.job_states = [{"status": "working", "action": "fetch"}]
+    command = [*LOCHNESS, "job", "wait", JOB_ID]
+    with subprocess.Popen(command, env=environment(controller), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"job {JOB_ID}: fetch\n"
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert rest == f"lochness: interrupted; the job goes on: lochness job wait {JOB_ID}\n"
+
+
+def test_ctrl_c_at_any_moment_of_a_command_is_no_traceback(controller: FakeController):
+    for delay_ms in range(20, 400, 40):
+        command = [sys.executable, "-c", "from lochness.cli.main import main; print('up', flush=True); main()"]
+        with subprocess.Popen(
+            [*command, "guest", "list"],
+            env=environment(controller),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            Event().wait(delay_ms / 1000)  # the moment is what is tested, whatever happens at it
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=10)
+        assert process.returncode in (0, 130)
+        assert "Traceback" not in said
+        assert said in ("", "lochness: interrupted\n")
+
+
+def test_a_reader_that_goes_is_no_failure_worth_words(controller: FakeController):
+    for number in range(5000):
+        controller.add("guests", f"guest-{number}")
+    with subprocess.Popen(
+        [*LOCHNESS, "guest", "list"],
+        env=environment(controller),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("NAME")
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        assert process.wait(10) == 141
+
+
+def test_a_terminal_sees_a_live_line_that_goes_away(controller: FakeController):
+    controller.job_states = [{"status": "working", "action": "fetch"}] * 4 + [{"status": "done", "action": "create"}]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*LOCHNESS, "job", "wait", JOB_ID],
+        env={**environment(controller), "TERM": "xterm", "COLUMNS": "120"},
+        stdout=theirs,
+        stderr=theirs,
+        stdin=theirs,
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        deadline_s = time.monotonic() + 20
+        while process.poll() is None and time.monotonic() < deadline_s:
+            if select.select([ours], [], [], 0.05)[0]:
+                try:
+                    seen += os.read(ours, 65536)
+                except OSError:  # the terminal's other end is closed: the process has ended
+                    break
+        assert process.wait(10) == 0
+    os.close(ours)
+    text = seen.decode()
+    assert f"job {JOB_ID}: fetch" in text
+    assert "done in " in text
+    assert "Traceback" not in text

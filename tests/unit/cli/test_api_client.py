@@ -1,0 +1,134 @@
+"""The controller's client: every way in which the other side can misbehave has one error and a limit."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+
+from lochness.api_client import ApiClient, RefusedError, UnexpectedAnswerError
+from lochness.errors import AmbiguousWriteError, DeadlineError, UnavailableError
+from tests.unit.cli.fake_controller import JOB_ID, FakeController, answering, free_port, hang_up, http
+
+LIMIT_S = 0.4
+
+
+def client_of(url: str) -> ApiClient:
+    return ApiClient(url, timeout_s=LIMIT_S)
+
+
+def stay_silent(connection: socket.socket) -> bool:
+    return True
+
+
+def drip(connection: socket.socket) -> bool:
+    """A byte at a time, each well within the limit of a single read."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    connection.settimeout(LIMIT_S / 8)
+    deadline_s = time.monotonic() + 20 * LIMIT_S
+    while time.monotonic() < deadline_s:
+        connection.sendall(b"1\r\n \r\n")
+        try:
+            if connection.recv(1) == b"":
+                break
+        except TimeoutError:
+            continue
+    return True
+
+
+def test_a_silent_server_is_unavailable_for_a_read_and_ambiguous_for_a_write():
+    with answering(stay_silent) as url, client_of(url) as client:
+        with pytest.raises(UnavailableError, match=r"does not answer GET /guests: no answer within 0\.4 s"):
+            client.records("/guests")
+        with pytest.raises(AmbiguousWriteError, match="may have been done"):
+            client.accept("POST", "/guests", {})
+
+
+def test_a_server_that_drips_is_left_after_the_limit():
+    with answering(drip) as url, client_of(url) as client:
+        started_s = time.monotonic()
+        with pytest.raises(UnexpectedAnswerError, match=r"was not done answering GET /guests after 0\.4 s"):
+            client.records("/guests")
+        assert time.monotonic() - started_s < 10 * LIMIT_S
+
+
+def test_nobody_there_changes_nothing():
+    with (
+        client_of(f"http://127.0.0.1:{free_port()}") as client,
+        pytest.raises(UnavailableError, match="connection refused"),
+    ):
+        client.accept("POST", "/guests", {})
+
+
+def test_a_refusal_carries_the_servers_words():
+    body = b'{"message": "guest x is on y already", "code": 409, "reason": "already_placed", "id": "x"}\n'
+    with (
+        answering(http(body, "409 Conflict")) as url,
+        client_of(url) as client,
+        pytest.raises(RefusedError, match=r"^guest x is on y already$") as refused,
+    ):
+        client.record("/guests/x")
+    assert (refused.value.code, refused.value.reason, refused.value.answer["id"]) == (409, "already_placed", "x")
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"message": 5, "reason": []}'])
+def test_a_refusal_without_words_gets_some(body: bytes):
+    with (
+        answering(http(body, "500 Internal Server Error")) as url,
+        client_of(url) as client,
+        pytest.raises(RefusedError, match=r"^GET /guests/x was answered with HTTP status 500$") as refused,
+    ):
+        client.record("/guests/x")
+    assert refused.value.reason == "http_500"
+
+
+def test_redirects_are_not_followed_to_strangers():
+    response = "301 Moved Permanently\r\nLocation: http://127.0.0.1:9/elsewhere"
+    with (
+        answering(http(b"", response)) as url,
+        client_of(url) as client,
+        pytest.raises(UnexpectedAnswerError, match="HTTP status 301"),
+    ):
+        client.records("/guests")
+
+
+def test_an_accepted_operation_needs_its_job():
+    with (
+        answering(http(b'{"id": "x"}', "202 Accepted")) as url,
+        client_of(url) as client,
+        pytest.raises(UnexpectedAnswerError, match="without the header X-Guest-Job-ID"),
+    ):
+        client.accept("DELETE", "/guests/x")
+
+
+def test_following_yields_changes_only(controller: FakeController):
+    controller.job_states = [
+        {"status": "new"}, {"status": "new"}, {"status": "working"}, {"status": "working"}, {"status": "done"},
+    ]  # fmt: skip
+    with ApiClient(controller.url) as client:
+        assert [job["status"] for job in client.follow_job(JOB_ID, limit_s=20)] == ["new", "working", "done"]
+
+
+def test_following_ends_at_its_limit(controller: FakeController):
+    controller.job_states = [{"status": "working"}]
+    with ApiClient(controller.url) as client, pytest.raises(DeadlineError, match=r"within 0\.2 s"):
+        list(client.follow_job(JOB_ID, limit_s=0.2))
+
+
+def test_following_a_controller_that_was_never_there_fails_at_once():
+    started_s = time.monotonic()
+    with client_of(f"http://127.0.0.1:{free_port()}") as client, pytest.raises(UnavailableError):
+        list(client.follow_job(JOB_ID, limit_s=60))
+    assert time.monotonic() - started_s < 5
+
+
+def test_following_outlives_a_restart_of_the_controller():
+    answers = [http(b'{"status": "working"}'), hang_up, hang_up, http(b'{"status": "done"}')]
+
+    def next_answer(connection: socket.socket) -> None:
+        answers.pop(0)(connection)
+
+    with answering(next_answer) as url, client_of(url) as client:
+        assert [job["status"] for job in client.follow_job(JOB_ID, limit_s=20)] == ["working", "done"]
+    assert answers == []

@@ -1,0 +1,231 @@
+"""The commands against a controller: what they ask for, what they print."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+
+from tests.unit.cli.conftest import Lochness
+from tests.unit.cli.fake_controller import JOB_ID, FakeController
+
+
+def lines_of(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+def add_cluster(controller: FakeController) -> dict[str, str]:
+    resources = {
+        "total_resources": {"memory": 8192, "disk": 2097152, "cpu": 4},
+        "available_resources": {"memory": 7680, "disk": 2096128, "cpu": 3},
+    }
+    hv = controller.add("hypervisors", "rack1-a", ip="10.0.0.11", alive=True, **resources)
+    dead = controller.add("hypervisors", alive=False)
+    flavor = controller.add("flavors", "small", memory=512, disk=1024, cpu=1, image="?")
+    network = controller.add("networks", "lan")
+    guest = controller.add(
+        "guests", "web1", hypervisor=hv, flavor=flavor, network=network, ip="10.0.0.5", status={"state": "running"}
+    )
+    return {"hv": hv, "dead": dead, "flavor": flavor, "network": network, "guest": guest}
+
+
+def test_hv_list_is_a_table(lochness: Lochness, controller: FakeController):
+    ids = add_cluster(controller)
+    ended = lochness("--server", controller.url, "hv", "list")
+    assert (ended.status, ended.err) == (0, "")
+    assert lines_of(ended.out) == [
+        ["NAME", "ID", "ALIVE", "MEMORY", "DISK", "CPU", "GUESTS", "ADDRESS"],
+        ["rack1-a", ids["hv"], "yes", "512M/8.0G", "1.0G/2.0T", "1/4", "1", "10.0.0.11"],
+        ["-", ids["dead"], "no", "0M/0M", "0M/0M", "0/0", "0", "-"],
+    ]
+    assert "\x1b" not in ended.out
+
+
+def test_guest_list_names_what_it_can(lochness: Lochness, controller: FakeController):
+    ids = add_cluster(controller)
+    other = controller.add("guests", hypervisor="", flavor="gone", ip="")
+    ended = lochness("--server", controller.url, "guest", "list")
+    assert lines_of(ended.out)[1:] == [
+        ["web1", ids["guest"], "running", "rack1-a", "10.0.0.5", "small"],
+        ["-", other, "unplaced", "-", "-", "gone"],
+    ]
+    only = lochness("--server", controller.url, "-o", "id", "guest", "list", "--hypervisor", "rack1-a")
+    assert only.out.split() == [ids["guest"]]
+
+
+def test_json_and_id_may_stand_in_front_or_behind(lochness: Lochness, controller: FakeController):
+    add_cluster(controller)
+    for words in (["-j", "guest", "list"], ["guest", "list", "-j"], ["-o", "id", "guest", "list", "--json"]):
+        ended = lochness("--server", controller.url, *words)
+        assert [json.loads(line)["metadata"] for line in ended.out.splitlines()] == [{"name": "web1"}]
+    for words in (["-o", "id", "guest", "list"], ["guest", "list", "-o", "id"]):
+        ended = lochness("--server", controller.url, *words)
+        assert ended.out.split() == list(controller.objects["guests"])
+
+
+def test_ids_come_from_standard_input(lochness: Lochness, controller: FakeController):
+    for name in ("a", "b"):
+        controller.add("networks", name)
+    before, sys.stdin = sys.stdin, io.StringIO("a\nb\n")
+    try:
+        ended = lochness("--server", controller.url, "network", "delete", "-")
+    finally:
+        sys.stdin = before
+    assert ended.status == 0
+    assert controller.objects["networks"] == {}
+
+
+def test_hv_life(lochness: Lochness, controller: FakeController):
+    def hv(*words: str) -> str:
+        ended = lochness("--server", controller.url, "hv", *words)
+        assert (ended.status, ended.err) == (0, "")
+        return ended.out
+
+    id = hv("create", "--name", "a", "--ip", "10.0.0.1", "-m", "rack=1", "-o", "id").strip()
+    assert controller.objects["hypervisors"][id] == {"id": id, "metadata": {"name": "a", "rack": "1"}, "ip": "10.0.0.1"}
+    hv("modify", "a", "--name", "b", "-m", "rack=", "-m", "row=2", "--gateway", "10.0.0.254")
+    assert controller.objects["hypervisors"][id]["metadata"] == {"name": "b", "row": "2"}
+    assert controller.objects["hypervisors"][id]["gateway"] == "10.0.0.254"
+    assert lines_of(hv("config", "b", "agentUrl=http://127.0.0.1:8080", "x=1"))[1:] == [
+        ["agentUrl", "http://127.0.0.1:8080"], ["x", "1"],
+    ]  # fmt: skip
+    assert json.loads(hv("config", "b", "x=", "-j")) == {"agentUrl": "http://127.0.0.1:8080"}
+    subnet = controller.add("subnets", "lan-a")
+    assert lines_of(hv("subnets", "b", "lan-a=br0"))[1:] == [[subnet, "br0"]]
+    assert lines_of(hv("subnets", "b"))[1:] == [[subnet, "br0"]]
+    assert lines_of(hv("subnets", "b", "--remove", "lan-a"))[1:] == []
+    assert hv("guests", "b") == ""
+    hv("delete", "b")
+    assert controller.objects["hypervisors"] == {}
+
+
+def test_network_life(lochness: Lochness, controller: FakeController):
+    def run(*words: str) -> str:
+        ended = lochness("--server", controller.url, *words, "-o", "id")
+        assert (ended.status, ended.err) == (0, "")
+        return ended.out.strip()
+
+    run("network", "create", "--name", "lan")
+    given = ["--cidr", "10.0.0.0/24", "--start", "10.0.0.5", "--end", "10.0.0.9", "--gateway", "10.0.0.1"]
+    subnet = run("subnet", "create", "--name", "lan-a", *given)
+    stored = controller.objects["subnets"][subnet]
+    assert (stored["cidr"], stored["start"], stored["end"], stored["gateway"]) == tuple(given[1::2])
+    assert run("network", "add-subnet", "lan", "lan-a") == subnet
+    assert subnet in lochness("--server", controller.url, "network", "show", "lan").out
+    assert run("network", "remove-subnet", "lan", "lan-a") == ""
+    image = run(
+        "image", "create", "--name", "tiny", "--source", "file:///x", "--kernel", "file:///k", "--cmdline", "a b"
+    )
+    assert controller.objects["images"][image] == {
+        "id": image, "metadata": {"name": "tiny"}, "source": "file:///x", "kernel": "file:///k", "cmdline": "a b",
+    }  # fmt: skip
+    flavor = run("flavor", "create", "--name", "small", "--image", "tiny", "--memory", "96")
+    assert controller.objects["flavors"][flavor] == {
+        "id": flavor, "metadata": {"name": "small"}, "image": image, "memory": 96, "disk": 0, "cpu": 1,
+    }  # fmt: skip
+    for noun, name in (("flavor", "small"), ("image", "tiny"), ("subnet", "lan-a"), ("network", "lan")):
+        assert name in lochness("--server", controller.url, noun, "list").out
+        run(noun, "delete", name)
+    assert not any(controller.objects.values())
+
+
+def test_a_create_that_does_not_wait_prints_the_job(lochness: Lochness, controller: FakeController):
+    ids = add_cluster(controller)
+    words = ["guest", "create", "--name", "web2", "--flavor", "small", "--network", "lan", "-j"]
+    ended = lochness("--server", controller.url, *words)
+    guest = json.loads(ended.out)
+    assert (ended.status, ended.err, guest["job"]) == (0, "", JOB_ID)
+    assert (guest["flavor"], guest["network"]) == (ids["flavor"], ids["network"])
+
+
+def test_waiting_shows_each_step_and_then_the_guest(lochness: Lochness, controller: FakeController):
+    add_cluster(controller)
+    controller.job_states = [
+        {"status": "new", "action": "select-hypervisor"},
+        {"status": "working", "action": "fetch"},
+        {"status": "working", "action": "fetch", "progress": "40 %"},
+        {"status": "working", "action": "create", "progress": "\x1b[2J"},
+        {"status": "done", "action": "create"},
+    ]
+    words = ["guest", "create", "--name", "web2", "--flavor", "small", "--network", "lan", "--wait", "-o", "id"]
+    ended = lochness("--server", controller.url, *words)
+    assert ended.status == 0
+    assert ended.out.strip() == list(controller.objects["guests"])[-1]
+    told = ended.err.splitlines()
+    assert told[:5] == [
+        "web2: select-hypervisor queued", "web2: fetch", "web2: fetch 40 %", r"web2: create \x1b[2J", "web2: create",
+    ]  # fmt: skip
+    assert told[5].startswith("web2: done in ")
+
+
+def test_steps_that_were_over_at_the_first_look_are_told_all_the_same(lochness: Lochness, controller: FakeController):
+    steps = [
+        {"action": "select-hypervisor", "message": "placed on hypervisor x"},
+        {"action": "fetch", "message": "the image is there"},
+        {"action": "create", "message": ""},
+    ]
+    controller.job_states = [
+        {"status": "working", "action": "create", "steps": steps, "progress": "starting"},
+        {"status": "done", "action": "create", "steps": steps},
+    ]
+    ended = lochness("--server", controller.url, "job", "wait", JOB_ID)
+    assert ended.status == 0
+    assert [line.partition(": ")[2] for line in ended.err.splitlines()[:-1]] == [
+        "select-hypervisor: placed on hypervisor x",
+        "fetch: the image is there",
+        "create: starting",
+        "create",
+    ]
+
+
+def test_a_job_that_fails_is_one_line_and_status_1(lochness: Lochness, controller: FakeController):
+    add_cluster(controller)
+    reason = "no_candidate: 3 hypervisors: 3 insufficient_memory (wanted 4096, had at most 3072)"
+    controller.job_states = [{"status": "error", "action": "select-hypervisor", "error": reason}]
+    words = ["guest", "create", "--flavor", "small", "--network", "lan", "--wait"]
+    ended = lochness("--server", controller.url, *words)
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err.splitlines()[-1] == f"lochness: guest: select-hypervisor failed: {reason} (job {JOB_ID})"
+    waited = lochness("--server", controller.url, "job", "wait", JOB_ID)
+    assert waited.status == 1
+    assert reason in waited.err
+
+
+def test_every_action_and_delete_reach_the_guest(lochness: Lochness, controller: FakeController):
+    ids = add_cluster(controller)
+    for action in ("shutdown", "reboot", "restart", "poweroff", "start", "suspend", "resume"):
+        ended = lochness("--server", controller.url, "guest", action, "web1", "--wait", "-o", "id")
+        assert (ended.status, ended.out.strip()) == (0, ids["guest"])
+    ended = lochness("--server", controller.url, "guest", "delete", "web1", "--wait", "-o", "id")
+    assert (ended.status, ended.out.strip()) == (0, ids["guest"])
+    assert controller.objects["guests"] == {}
+
+
+def test_waiting_has_a_limit(lochness: Lochness, controller: FakeController):
+    controller.job_states = [{"status": "working", "action": "fetch"}]
+    started_s = time.monotonic()
+    ended = lochness("--server", controller.url, "job", "wait", JOB_ID, "--timeout", "0.3")
+    assert ended.status == 7
+    assert ended.err.splitlines()[-1] == f"lochness: job {JOB_ID} has not finished within 0.3 s"
+    assert 0.3 <= time.monotonic() - started_s < 5
+
+
+def test_jobs_are_listed_with_how_long_they_took(lochness: Lochness, controller: FakeController):
+    add_cluster(controller)
+    guest = next(iter(controller.objects["guests"]))
+    id = controller.add(
+        "jobs", guest=guest, request="create", action="fetch", status="error", error="no space",
+        started_at="2030-01-01T00:00:00.250000Z", finished_at="2030-01-01T00:00:01.500000Z",
+    )  # fmt: skip
+    ended = lochness("--server", controller.url, "job", "list", "--guest", "web1")
+    assert lines_of(ended.out)[1] == [id, "create", "fetch", "web1", "error", "1.2s", "no", "space"]
+
+
+def test_twenty_thousand_guests_are_listed_in_a_blink(lochness: Lochness, controller: FakeController):
+    for number in range(20_000):
+        controller.add("guests", f"guest-{number}", ip="10.0.0.1", status={"state": "running"})
+    started_s = time.monotonic()
+    ended = lochness("--server", controller.url, "guest", "list")
+    assert ended.out.count("\n") == 20_001
+    assert time.monotonic() - started_s < 4  # the fake's own encoding included

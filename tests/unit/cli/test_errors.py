@@ -1,0 +1,195 @@
+"""Whatever goes wrong is one clear line and a documented exit status, for every command there is."""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from collections.abc import Iterator
+
+import pytest
+import typer
+
+from lochness.cli import exits
+from lochness.cli.app import app
+from tests.unit.cli.conftest import Lochness
+from tests.unit.cli.fake_controller import FakeController, answering, free_port, hang_up, http, serving
+
+ID = "11111111-1111-4111-8111-111111111111"
+VALUES = {
+    "cidr": "10.0.0.0/24", "start": "10.0.0.5", "end": "10.0.0.9", "source": "file:///x", "memory": "64",
+    "flavor": ID, "network": ID, "image": ID,
+}  # fmt: skip
+
+
+def every_command() -> Iterator[tuple[str, ...]]:
+    """Each command of the program with the fewest arguments that it takes."""
+    for noun, group in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]  # it is a group
+        for verb, command in group.commands.items():
+            words = [noun, verb]
+            for parameter in command.params:
+                if parameter.required:
+                    is_argument = parameter.param_type_name == "argument"
+                    words += [ID] if is_argument else [parameter.opts[0], VALUES[parameter.name]]
+            yield tuple(words)
+
+
+COMMANDS = sorted(every_command())
+
+
+def each_command(function):
+    return pytest.mark.parametrize("words", COMMANDS, ids=" ".join)(function)
+
+
+def is_one_line(text: str) -> bool:
+    return text.startswith("lochness: ") and text.count("\n") == 1 and text.endswith("\n")
+
+
+@each_command
+def test_a_dead_server_is_one_line_and_status_6(lochness: Lochness, words: tuple[str, ...]):
+    port = free_port()
+    ended = lochness("--server", f"http://127.0.0.1:{port}", *words)
+    assert (ended.status, ended.out) == (exits.UNREACHABLE, "")
+    assert set(ended.err.splitlines()) == {f"lochness: http://127.0.0.1:{port} is not reached: connection refused"}
+
+
+GARBAGE = {
+    "a web page": http(b"<html>hello</html>"),
+    "an error page": http(b"<html>Bad Gateway</html>", "502 Bad Gateway"),
+    "another shape": http(b'[1, {"id": 2}]'),
+    "nothing": http(b""),
+    "no HTTP": lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"),
+    "a hang-up": hang_up,
+    "cut off": lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n[{"),
+}
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_a_server_that_answers_garbage_is_told_for_every_command(lochness: Lochness, kind: str):
+    with answering(GARBAGE[kind]) as url:
+        for words in COMMANDS:
+            ended = lochness("--server", url, *words)
+            assert ended.status in (exits.UNREACHABLE, exits.FAILED), (words, ended)
+            assert ended.out == ""
+            assert is_one_line(ended.err), (words, ended)
+            assert url in ended.err
+
+
+@each_command
+def test_arguments_that_mean_nothing_are_refused(
+    lochness: Lochness, controller: FakeController, words: tuple[str, ...]
+):
+    ended = lochness("--server", controller.url, *words, "--no-such-option")
+    assert ended.status == exits.USAGE
+    assert is_one_line(ended.err)
+    assert "--no-such-option" in ended.err
+
+
+@each_command
+def test_ids_that_mean_nothing_change_nothing(lochness: Lochness, controller: FakeController, words: tuple[str, ...]):
+    nonsense = [word.replace(ID, "no/such\x1b[31m\nthing") for word in words]
+    ended = lochness("--server", controller.url, *nonsense)
+    if nonsense != list(words):
+        assert ended.status in (exits.NOT_FOUND, exits.USAGE)
+        assert is_one_line(ended.err)
+        assert "\x1b" not in ended.err
+        assert not any(controller.objects.values())
+
+
+@each_command
+def test_what_does_not_exist_is_status_4(lochness: Lochness, controller: FakeController, words: tuple[str, ...]):
+    if ID in words and words[:2] not in {("guest", "create"), ("flavor", "create")} and words[0] != "job":
+        ended = lochness("--server", controller.url, *words)
+        assert ended.status == exits.NOT_FOUND
+        assert is_one_line(ended.err)
+        assert ID in ended.err
+
+
+def test_golden_lines(lochness: Lochness, controller: FakeController):
+    twins = sorted(controller.add("guests", "twin") for _ in range(2))
+    busy = controller.add("hypervisors", "busy")
+    controller.parts[f"{busy}/guests"] = {str(uuid.uuid4()): ""}
+    golden = {
+        ("guest", "show", "web"): (4, "guest 'web' does not exist"),
+        ("guest", "show", ID): (4, f"guest '{ID}' does not exist"),
+        ("guest", "show", "twin"): (2, f"the name 'twin' is ambiguous, 2 guests have it: {', '.join(twins)}"),
+        ("hv", "delete", "busy"): (5, f"hypervisor {busy} has 1 guest"),
+        ("network", "create", "-m", "refuse=1"): (2, "metadata.refuse is refused"),
+        ("network", "create", "-m", "novalue"): (2, "metadata must be KEY=VALUE, got 'novalue'"),
+        ("hv", "config", "busy", "=x"): (2, "setting must be KEY=VALUE, got '=x'"),
+        ("hv", "create", "--id", "rack1"): (2, "id must be a UUID, got 'rack1'"),
+        ("job", "show", "latest"): (2, "a job's id is a UUID, got 'latest'"),
+        ("guest", "create", "--flavor", "big", "--network", "lan"): (4, "flavor 'big' does not exist"),
+        ("guest", "create", "--flavor", "big"): (2, "Missing option '--network' (see lochness guest create --help)"),
+        ("guest", "explode", "web"): (2, "No such command 'explode' (see lochness guest --help)"),
+        ("guest", "show"): (2, "Missing argument 'ID|NAME...' (see lochness guest show --help)"),
+    }
+    for words, (status, line) in golden.items():
+        ended = lochness("--server", controller.url, *words)
+        assert (ended.status, ended.err, ended.out) == (status, f"lochness: {line}\n", "")
+
+
+@pytest.mark.parametrize(
+    "server", ["", "rack1", "ftp://rack1", "http://", "http://rack1:99999", "http://[::1", "http://a b"]
+)
+def test_a_server_that_is_no_url(lochness: Lochness, server: str):
+    ended = lochness("--server", server, "hv", "list")
+    assert ended.status == exits.USAGE
+    assert ended.err == f"lochness: the server must be a URL like http://127.0.0.1:17000, got {server!r}\n"
+
+
+def test_one_failure_of_several_does_not_stop_the_others(lochness: Lochness, controller: FakeController):
+    first, second = controller.add("networks", "a"), controller.add("networks", "b")
+    ended = lochness("--server", controller.url, "-o", "id", "network", "delete", "a", "nothing", "b")
+    assert ended.status == exits.NOT_FOUND
+    assert ended.out.split() == [first, second]
+    assert controller.objects["networks"] == {}
+
+
+def test_a_refused_change_without_an_answer_is_ambiguous(lochness: Lochness):
+    with answering(hang_up) as url:
+        ended = lochness("--server", url, "network", "create")
+    assert ended.status == exits.FAILED
+    assert "it may have been done; look before repeating it" in ended.err
+
+
+def test_the_documented_statuses_are_those_of_the_help(lochness: Lochness):
+    ended = lochness("--help")
+    assert ended.status == 0
+    told = " ".join(ended.out.split())
+    assert exits.EXIT_STATUS_HELP in told
+    for status in (exits.FAILED, exits.USAGE, exits.NOT_FOUND, exits.CONFLICT, exits.UNREACHABLE, exits.LIMIT):
+        assert f" {status} " in exits.EXIT_STATUS_HELP
+        assert f"\n    {status}  " in (exits.__doc__ or "")
+
+
+@pytest.mark.parametrize("noun", ["", "hv", "guest", "network", "subnet", "flavor", "image", "job"])
+def test_a_noun_without_its_verb_shows_what_there_is(lochness: Lochness, noun: str):
+    ended = lochness(*noun.split())
+    assert ended.status == exits.USAGE
+    assert "Commands:" in ended.err + ended.out
+
+
+@each_command
+def test_every_help_has_an_example_of_that_command(lochness: Lochness, words: tuple[str, ...]):
+    ended = lochness(*words[:2], "--help")
+    assert ended.status == 0
+    assert f"  Example: lochness {words[0]} {words[1]}" in ended.out
+
+
+def test_a_port_that_was_free_is_refused():
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", free_port()), timeout=1)
+
+
+def test_the_environment_names_the_server_too():
+    """LOCHNESS_SERVER is declared once, for all commands."""
+    root = typer.main.get_command(app)
+    assert {parameter.name: parameter.envvar for parameter in root.params}["server"] == "LOCHNESS_SERVER"
+
+
+def test_serving_ends_with_its_block():
+    controller = FakeController()
+    with serving(controller) as url:
+        pass
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=1)
