@@ -1,0 +1,222 @@
+"""Guests: WIRE.md section 3. What is asked of a guest becomes a job; the workers carry it out.
+
+A guest's JSON has, after WIRE.md's fields, "power" (what it should be) and "status" (what guestwatch sees of it).
+
+Invariants:
+1. A guest, what it should be and the job that makes it so are written in one transaction.
+2. Where a guest is (hypervisor, subnet, ip, bridge) is never taken from a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+from litestar import Request, Router, delete, get, patch, post
+from litestar.params import FromPath, RawBody
+
+from lochness import keys
+from lochness.clock import Clock
+from lochness.context import Context
+from lochness.entities.guest import Guest
+from lochness.errors import ConflictError, NotFoundError, ValidationError
+from lochness.ids import new_id, parse_id
+from lochness.model.address import guest_mac
+from lochness.model.guest import GuestRecord, GuestStatus, Power, PowerRecord
+from lochness.model.job import DELETE, GUEST_ACTIONS, SELECT_HYPERVISOR, JobRecord, rfc3339
+from lochness.model.record import JSONObject
+from lochness.store.protocol import Key, KeyValue, Prefix
+from lochness.transactions import create_guest, request_action
+from lochness_controller.api.answers import JSONLine, accepted, array_of
+from lochness_controller.api.documents import answers, takes
+from lochness_controller.api.edge import request_id_of
+from lochness_controller.api.given import GivenClock, GivenContext
+from lochness_controller.api.records import CHANGE_ATTEMPTS_MAX, apply, fill, known_fields, tell
+
+#: What a guest should be from now on when an action is asked for.
+POWER_AFTER: Final[dict[str, Power]] = {
+    "shutdown": "stopped",
+    "poweroff": "stopped",
+    "start": "running",
+    "resume": "running",
+    "reboot": "running",
+    "restart": "running",
+    "suspend": "paused",
+    DELETE: "stopped",
+}
+
+_PLACE: Final = ("hypervisor", "subnet", "ip", "bridge")
+
+AnyRequest = Request[Any, Any, Any]
+
+
+def router() -> Router:
+    """The routes."""
+    return Router(
+        path="/guests",
+        route_handlers=[list_guests, create, show, change, remove, act],
+    )
+
+
+@get("/", sync_to_thread=True, responses=answers(list[GuestRecord]))
+def list_guests(context: GivenContext) -> JSONLine:
+    """Every guest."""
+    items = context.store.read(Prefix(keys.GUEST_PATH)).ranges[0]
+    return JSONLine(array_of(msgspec.json.encode(guest) for guest in _joined(items)))
+
+
+@get("/{id:str}", sync_to_thread=True, responses=answers(GuestRecord, 200, 404))
+def show(context: GivenContext, id: FromPath[str]) -> JSONLine:
+    """One guest."""
+    return JSONLine(_shown(context, parse_id(id)))
+
+
+@post("/", sync_to_thread=True, responses=answers(GuestRecord, 202, 404, 409), operation_class=takes(GuestRecord))
+def create(context: GivenContext, clock: GivenClock, request: AnyRequest, body: RawBody) -> JSONLine:
+    """Create a guest: a job finds it a hypervisor, fetches its image there and starts it."""
+    fields = {name: value for name, value in known_fields(GuestRecord, body).items() if name not in _PLACE}
+    guest = context.new_guest()
+    fill(guest, {"mac": "", **fields})
+    guest.mac = guest.mac or guest_mac(guest.id)
+    guest.validate()
+    _require(context, guest, "flavor", "network")
+    job = _new_job(guest, SELECT_HYPERVISOR, "create", clock, request)
+    try:
+        create_guest(guest, job).commit(context.store)
+    except ConflictError as error:
+        _require(context, guest, "flavor", "network")
+        raise ConflictError(f"guest {guest.id} exists already", keys=error.keys, reason="already_exists") from error
+    tell("created", guest)
+    return accepted({**guest.to_fields(), "power": "running", "status": _status_fields(GuestStatus())}, job.id)
+
+
+@patch(
+    "/{id:str}", sync_to_thread=True, responses=answers(GuestRecord, 200, 404, 409), operation_class=takes(GuestRecord)
+)
+def change(context: GivenContext, id: FromPath[str], body: RawBody) -> JSONLine:
+    """Change the fields in the body. A running guest takes them over when it is created anew."""
+    changes = known_fields(GuestRecord, body)
+    guest = context.guest(id)
+    for attempt in range(1, CHANGE_ATTEMPTS_MAX + 1):
+        before = guest.to_fields()
+        apply(guest, changes)
+        guest.validate()
+        _refuse_moves(before, guest)
+        _require(context, guest, *(name for name in ("flavor", "network") if name in changes))
+        try:
+            guest.save()
+            break
+        except ConflictError:
+            if attempt == CHANGE_ATTEMPTS_MAX:
+                raise
+            guest.refresh()
+    tell("changed", guest)
+    return JSONLine(_shown(context, guest.id))
+
+
+@delete("/{id:str}", sync_to_thread=True, status_code=202, responses=answers(GuestRecord, 202, 404))
+def remove(context: GivenContext, clock: GivenClock, request: AnyRequest, id: FromPath[str]) -> JSONLine:
+    """Delete a guest with its disks and its address, from any state."""
+    return _ask(context, clock, request, parse_id(id), DELETE)
+
+
+@post("/{id:str}/{action:str}", sync_to_thread=True, status_code=202, responses=answers(GuestRecord, 202, 404))
+def act(
+    context: GivenContext, clock: GivenClock, request: AnyRequest, id: FromPath[str], action: FromPath[str]
+) -> JSONLine:
+    """Ask for shutdown, reboot, restart, poweroff, start, suspend or resume."""
+    if action not in GUEST_ACTIONS:
+        raise NotFoundError("action", action, field="action")
+    return _ask(context, clock, request, parse_id(id), action)
+
+
+def _ask(context: Context, clock: Clock, request: AnyRequest, guest_id: str, action: str) -> JSONLine:
+    """Write the job, and what the guest should be from now on, in one transaction."""
+    attempts_left = CHANGE_ATTEMPTS_MAX
+    while True:
+        attempts_left -= 1
+        guest = context.guest(guest_id)
+        job = _new_job(guest, action, action, clock, request)
+        try:
+            request_action(guest.id, guest.revision, job, POWER_AFTER[action]).commit(context.store)
+        except ConflictError:  # the guest's record has changed: it may have been placed, or be gone
+            if not attempts_left:
+                raise
+        else:
+            tell(f"{action} asked for", guest)
+            return accepted(_shown_or(context, guest), job.id)
+
+
+def _new_job(guest: Guest, action: str, asked: str, clock: Clock, request: AnyRequest) -> JobRecord:
+    return JobRecord(
+        id=new_id(),
+        action=action,
+        guest=guest.id,
+        created_at=rfc3339(clock.now()),
+        request=asked,
+        hypervisor=guest.hypervisor,
+        request_id=request_id_of(request.scope),
+    )
+
+
+def _require(context: Context, guest: GuestRecord, *names: str) -> None:
+    """Raise NotFoundError, naming the field, unless what the guest names exists."""
+    key_of: dict[str, Callable[[str], str]] = {"flavor": keys.flavor, "network": keys.network}
+    for name in names:
+        id = getattr(guest, name)
+        if context.store.read(Key(key_of[name](id))).one() is None:
+            raise NotFoundError(name, id, field=name)
+
+
+def _refuse_moves(before: JSONObject, guest: GuestRecord) -> None:
+    """Raise unless the guest stays where it is."""
+    for name in _PLACE:
+        if getattr(guest, name) != before[name]:
+            raise ValidationError(f"{name} is set by placement, it can not be changed", field=name)
+    if guest.is_placed and guest.network != before["network"]:
+        raise ConflictError(
+            f"guest {guest.id} has the address {guest.ip} of network {before['network']}: "
+            "its network can not be changed",
+            reason="already_placed",
+        )
+
+
+def _shown(context: Context, guest_id: str) -> JSONObject:
+    """The guest joined with its power and its status, as of one revision. Raises NotFoundError."""
+    items = context.store.read(Prefix(keys.guest_prefix(guest_id))).ranges[0]
+    for guest in _joined(items):
+        return guest
+    raise NotFoundError("guest", guest_id)
+
+
+def _shown_or(context: Context, guest: Guest) -> JSONObject:
+    """As `_shown`; the record in hand when it is gone already."""
+    try:
+        return _shown(context, guest.id)
+    except NotFoundError:
+        return guest.to_fields()
+
+
+def _joined(items: Iterable[KeyValue]) -> Iterable[JSONObject]:
+    """The guests in these key-values, which are sorted by key: metadata before power before status."""
+    guests: dict[str, JSONObject] = {}
+    for item in items:
+        id, rest = keys.object_id(item.key, keys.GUEST_PATH)
+        if rest == "metadata":
+            fields = GuestRecord.from_json(item.value).to_fields()
+            guests[id] = {**fields, "power": PowerRecord().desired, "status": _status_fields(GuestStatus())}
+        elif id in guests and rest == "power":
+            guests[id]["power"] = PowerRecord.from_json(item.value).desired
+        elif id in guests and rest == "status":
+            guests[id]["status"] = _status_fields(GuestStatus.from_json(item.value))
+    return guests.values()
+
+
+def _status_fields(status: GuestStatus) -> JSONObject:
+    return {
+        "state": status.state,
+        "reason": status.reason,
+        "since": status.since,
+        "hypervisor": status.hypervisor,
+    }

@@ -1,0 +1,148 @@
+"""Hypervisors: WIRE.md section 2.
+
+A hypervisor's JSON has, after WIRE.md's fields, "alive": whether its heartbeat is present.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+from litestar import Router, delete, get, patch
+from litestar.params import FromPath, RawBody
+
+from lochness import keys
+from lochness.context import Context
+from lochness.entities.hypervisor import Hypervisor
+from lochness.errors import ConflictError, NotFoundError, ValidationError
+from lochness.ids import parse_id
+from lochness.model.hypervisor import HypervisorRecord
+from lochness.model.record import JSONObject, decode_object
+from lochness.store.protocol import Delete, KeyExists, Prefix
+from lochness.transactions import Transaction
+from lochness_controller.api.answers import JSONLine
+from lochness_controller.api.documents import answers, takes
+from lochness_controller.api.given import GivenContext
+from lochness_controller.api.records import Collection, change_and_save, collection_router, create_from, tell
+
+_RESOURCES: Final = ("total_resources", "available_resources")
+
+
+def router() -> Router:
+    """The routes."""
+    return collection_router(
+        _HYPERVISORS, show_config, change_config, list_subnets, map_subnets, unmap_subnet, list_guests
+    )
+
+
+@get("/{id:str}/config", sync_to_thread=True, responses=answers(dict[str, str], 200, 404))
+def show_config(context: GivenContext, id: FromPath[str]) -> JSONLine:
+    """The hypervisor's settings."""
+    return JSONLine(context.hypervisor(id).config)
+
+
+@patch("/{id:str}/config", sync_to_thread=True, responses=answers(dict[str, str], 200, 404), operation_class=takes())
+def change_config(context: GivenContext, id: FromPath[str], body: RawBody) -> JSONLine:
+    """Set the settings in the body, "" unsets one; answers all."""
+    changes = _strings(body)
+    hypervisor = context.hypervisor(id)
+    hypervisor.set_configs(changes)
+    tell("config changed", hypervisor)
+    return JSONLine(context.hypervisor(id).config)
+
+
+@get("/{id:str}/subnets", sync_to_thread=True, responses=answers(dict[str, str], 200, 404))
+def list_subnets(context: GivenContext, id: FromPath[str]) -> JSONLine:
+    """The ids of its subnets, each with the bridge it is mapped to."""
+    return JSONLine(context.hypervisor(id).subnets())
+
+
+@patch("/{id:str}/subnets", sync_to_thread=True, responses=answers(dict[str, str], 200, 404), operation_class=takes())
+def map_subnets(context: GivenContext, id: FromPath[str], body: RawBody) -> JSONLine:
+    """Map the subnets in the body to their bridges; answers all mappings."""
+    bridges = {parse_id(subnet, field="subnet"): bridge for subnet, bridge in _strings(body).items()}
+    hypervisor = context.hypervisor(id)
+    hypervisor.map_subnets(bridges)
+    tell("subnets mapped", hypervisor)
+    return JSONLine(hypervisor.subnets())
+
+
+@delete(
+    "/{id:str}/subnets/{subnet:str}",
+    sync_to_thread=True,
+    status_code=200,
+    responses=answers(dict[str, str], 200, 404),
+)
+def unmap_subnet(context: GivenContext, id: FromPath[str], subnet: FromPath[str]) -> JSONLine:
+    """Take a mapping away; answers those left."""
+    subnet_id = parse_id(subnet, field="subnet")
+    hypervisor = context.hypervisor(id)
+    key = keys.hypervisor_subnet(hypervisor.id, subnet_id)
+    try:
+        Transaction((KeyExists(key),), (Delete(key),)).commit(context.store)
+    except ConflictError as error:
+        raise NotFoundError("subnet", subnet_id, field="subnet") from error
+    tell("subnet unmapped", hypervisor)
+    return JSONLine(hypervisor.subnets())
+
+
+@get("/{id:str}/guests", sync_to_thread=True, responses=answers(list[str], 200, 404))
+def list_guests(context: GivenContext, id: FromPath[str]) -> JSONLine:
+    """The ids of the guests bound to it."""
+    return JSONLine(context.hypervisor(id).guests())
+
+
+def _strings(body: bytes) -> dict[str, str]:
+    """The body as an object of strings."""
+    try:
+        return msgspec.convert(decode_object(body), dict[str, str])
+    except msgspec.ValidationError as error:
+        raise ValidationError(f"expected an object of strings: {error}") from error
+
+
+def _change(hypervisor: Hypervisor, changes: JSONObject) -> None:
+    """Change fields; of resources, those that are named."""
+    current = hypervisor.to_fields()
+    for name in _RESOURCES:
+        if isinstance(changes.get(name), dict):
+            changes = {**changes, name: {**current[name], **changes[name]}}
+    change_and_save(hypervisor, changes)
+
+
+def _create(context: Context, fields: JSONObject) -> Hypervisor:
+    hypervisor: Hypervisor = create_from(context.new_hypervisor(), fields)
+    return hypervisor
+
+
+def _remove(hypervisor: Hypervisor) -> None:
+    hypervisor.destroy()
+
+
+def _shown_all(context: Context) -> Iterable[bytes]:
+    heartbeats = context.store.read(Prefix(keys.HYPERVISOR_PATH, keys_only=True)).ranges[0]
+    beating = {
+        id
+        for id, rest in (keys.object_id(item.key, keys.HYPERVISOR_PATH) for item in heartbeats)
+        if rest == "heartbeat"
+    }
+    return [_shown(hypervisor, hypervisor.id in beating) for hypervisor in context.hypervisors()]
+
+
+def _shown(hypervisor: Hypervisor, is_alive: bool) -> bytes:
+    fields = hypervisor.to_fields()
+    fields["alive"] = is_alive
+    return msgspec.json.encode(fields)
+
+
+_HYPERVISORS: Collection[Any] = Collection(
+    path="/hypervisors",
+    record=HypervisorRecord,
+    each=Context.hypervisors,
+    fetch=Context.hypervisor,
+    create=_create,
+    change=_change,
+    remove=_remove,
+    shown=lambda hypervisor: _shown(hypervisor, hypervisor.is_alive()),
+    shown_all=_shown_all,
+)

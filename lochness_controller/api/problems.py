@@ -1,0 +1,128 @@
+"""How does a client see an error? `{"message", "code", "reason", ...}`, with the status that its class stands for.
+
+Invariants:
+1. Nothing of a traceback, and nothing of an unexpected error but its request id, reaches a client.
+2. `reason` is a stable word, `code` the status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+
+from lochness import events
+from lochness.errors import (
+    AgentJobError,
+    AmbiguousWriteError,
+    CompactedError,
+    ConflictError,
+    DeadlineError,
+    HTTPCodeError,
+    LochnessError,
+    NoCandidateError,
+    NotFoundError,
+    UnavailableError,
+    ValidationError,
+)
+from lochness.log import get_logger
+from lochness.model.record import JSONObject
+from lochness_controller.api.answers import JSONLine
+from lochness_controller.api.edge import REQUEST_ID_HEADER, request_id_of
+
+_STATUS: Final[tuple[tuple[type[LochnessError], int], ...]] = (
+    (ValidationError, 400),
+    (NotFoundError, 404),
+    (ConflictError, 409),
+    (NoCandidateError, 409),
+    (UnavailableError, 503),
+    (CompactedError, 503),
+    (AmbiguousWriteError, 504),
+    (DeadlineError, 504),
+    (HTTPCodeError, 502),
+    (AgentJobError, 502),
+)
+_REASONS: Final[Mapping[int, str]] = {
+    400: "invalid",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+    503: "unavailable",
+}
+_INTERNAL: Final = 500
+
+_log = get_logger("api")
+
+
+def status_of(error: LochnessError) -> int:
+    """The HTTP status that stands for an error."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), _INTERNAL)
+
+
+def problem(message: str, code: int, reason: str, details: Mapping[str, object] | None = None) -> JSONObject:
+    """The body of an error. Of `details`, what says something and does not hide one of the three."""
+    body: JSONObject = {"message": message, "code": code, "reason": reason}
+    for name, value in (details or {}).items():
+        if value not in ("", None, [], {}):
+            body.setdefault(name, value)
+    return body
+
+
+def answer_lochness_error(request: Request[Any, Any, Any], error: LochnessError) -> Response[Any]:
+    """For every error that Loch Ness raises on purpose."""
+    status = status_of(error)
+    if status >= _INTERNAL:
+        _log.warning(
+            events.API_REQUEST_FAILED,
+            method=request.method,
+            path=request.url.path,
+            error=error.message,
+            reason=error.reason,
+            cause=str(error.__cause__ or ""),
+            request_id=request_id_of(request.scope),
+        )
+    return JSONLine(problem(error.message, status, error.reason, error.details), status_code=status)
+
+
+def answer_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+    """For what the web framework refuses: no such path or method, a body too large, a malformed query."""
+    status = error.status_code
+    if status >= _INTERNAL and status not in _REASONS:
+        return answer_unexpected(request, error)
+    message = {
+        404: f"there is nothing at {request.url.path}",
+        405: f"{request.method} is not possible at {request.url.path}",
+        413: "the body is larger than 1 MiB",
+    }.get(status, _detail_of(error))
+    return JSONLine(
+        problem(message, status, _REASONS.get(status, "invalid")), status_code=status, headers=dict(error.headers or {})
+    )
+
+
+def answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    """For a fault of ours. The log has the traceback, under the request id that the body names."""
+    request_id = request_id_of(request.scope)
+    _log.error(
+        events.API_REQUEST_FAILED,
+        method=request.method,
+        path=request.url.path,
+        error=repr(error),
+        request_id=request_id,
+        exc_info=error,
+    )
+    text = f"internal error; the controller's log has the details under request id {request_id}"
+    return JSONLine(
+        problem(text, _INTERNAL, LochnessError.reason, {"request_id": request_id}),
+        status_code=_INTERNAL,
+        headers={REQUEST_ID_HEADER: request_id},
+    )
+
+
+def _detail_of(error: HTTPException) -> str:
+    """The framework's words, with the fields it names: "Validation failed for GET /jobs: limit: Expected `int`"."""
+    extra = error.extra if isinstance(error.extra, list) else []
+    places = [f"{each.get('key', '')}: {each.get('message', '')}" for each in extra if isinstance(each, dict)]
+    return "; ".join([error.detail, *places]) if places else error.detail

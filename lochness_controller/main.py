@@ -1,0 +1,103 @@
+"""The command `lochness-controller`.
+
+Exit status: 0 after SIGTERM or SIGINT, 78 when it can not work as configured (systemd does not restart that), 2 for a
+wrong command line.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from lochness import events
+from lochness.errors import ConfigurationError
+from lochness.log import configure_logging, get_logger
+from lochness.store.connect import open_store
+from lochness.systemd_notify import SystemdNotifier
+from lochness_controller.settings import ControllerSettings, load_controller_settings
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def _option(metavar: str, help: str) -> Any:
+    return typer.Option(metavar=metavar, help=help, show_default=False)
+
+
+@app.command()
+def controller(
+    etcd: Annotated[str | None, _option("URL[,URL]", "LOCHNESS_ETCD; default http://127.0.0.1:2379")] = None,
+    etcd_ca: Annotated[str | None, _option("FILE", "LOCHNESS_ETCD_CA")] = None,
+    etcd_cert: Annotated[str | None, _option("FILE", "LOCHNESS_ETCD_CERT")] = None,
+    etcd_key: Annotated[str | None, _option("FILE", "LOCHNESS_ETCD_KEY")] = None,
+    listen: Annotated[
+        list[str] | None, _option("HOST:PORT", "LOCHNESS_LISTEN; repeatable; default 127.0.0.1:17000")
+    ] = None,
+    config: Annotated[str | None, _option("FILE", "LOCHNESS_CONFIG; default /etc/lochness/controller.toml")] = None,
+    log_level: Annotated[str | None, _option("LEVEL", "LOCHNESS_LOG_LEVEL: debug, info, warning, error")] = None,
+    check_config: Annotated[bool, typer.Option("--check-config", help="Check the configuration and end.")] = False,
+) -> None:
+    """The central process of Loch Ness: HTTP API, scheduler, workers.
+
+    Settings come from the file, then the environment, then the flags; the later wins.
+    """
+    flags: dict[str, Any] = {
+        "etcd": etcd,
+        "etcd_ca": etcd_ca,
+        "etcd_cert": etcd_cert,
+        "etcd_key": etcd_key,
+        "listen": listen or None,
+        "config": config,
+        "log_level": log_level,
+    }
+    log = get_logger("controller")
+    configure_logging(identifier="lochness-controller")
+    try:
+        settings = load_controller_settings(flags)
+        configure_logging(settings.log_level, identifier="lochness-controller")
+        if check_config:
+            typer.echo("the configuration is in order")
+            return
+        code = run(settings)
+    except ConfigurationError as error:
+        log.error(events.DAEMON_MISCONFIGURED, error=error.message)
+        code = ConfigurationError.EXIT_CODE
+    _end(code)
+
+
+def run(settings: ControllerSettings) -> int:
+    """Run a controller until a signal; answers the exit status. Raises ConfigurationError."""
+    from lochness_controller.service import Controller  # the web framework takes longer to import than --help may take
+
+    store = open_store(
+        settings.etcd,
+        ca=settings.etcd_ca,
+        cert=settings.etcd_cert,
+        key=settings.etcd_key,
+        timeout_s=settings.etcd_timeout_s,
+    )
+    running = Controller(settings, store, notifier=SystemdNotifier())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: running.ask_stop())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    running.run()
+    return 0
+
+
+def _end(code: int) -> None:
+    """End at once: a thread that waits for an agent or a store must not hold up the process."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def main() -> None:
+    """The entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""What is a running controller made of, and in which order does it begin and end?
+
+Invariants:
+1. It listens from the start, whether the store is there or not; READY is told once both are true.
+2. After `ask_stop` no new work begins, requests in flight get `GRACE_S`, and `run` returns within a second. Jobs in
+   progress stay in the store as they are, for the next controller.
+3. A watchdog sign is given only while the dispatcher looks at the jobs.
+
+Not guaranteed: that every thread has ended when `run` returns: one that waits for a store or an agent that does not
+answer ends by itself at that call's limit, and changes nothing any more but what it had begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import uvicorn
+
+from lochness import events
+from lochness.agent_client import MistifyAgent
+from lochness.clock import Clock, SystemClock
+from lochness.context import Context
+from lochness.listen import Address, check_listen, open_listener
+from lochness.log import get_logger
+from lochness.store.protocol import Store
+from lochness.systemd_notify import SystemdNotifier
+from lochness_controller.api.app import build_app
+from lochness_controller.api.jobs import JobNews
+from lochness_controller.presence import Presence
+from lochness_controller.scheduler.shell import Scheduler
+from lochness_controller.settings import ControllerSettings
+from lochness_controller.workers.dispatcher import Dispatcher
+from lochness_controller.workers.job_runner import JobRunner
+from lochness_controller.workers.view import JobsView
+
+#: What requests in flight get at the end.
+GRACE_S: Final = 0.4
+_END_LIMIT_S: Final = 0.2
+
+#: A dispatcher that has not looked for so long is stuck: a look takes a few store calls at most.
+_STUCK_S: Final = 60.0
+_SUPERVISE_S: Final = 0.2
+_CONNECTIONS_MAX: Final = 2000
+_KEEP_ALIVE_S: Final = 60
+
+_log = get_logger("controller")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without signal handlers: the signals are the process's, see main.py."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Controller:
+    """One controller on `store`. The sockets are open from here on: `addresses` says where.
+
+    Raises ConfigurationError for an address that can not be listened on.
+    """
+
+    def __init__(
+        self,
+        settings: ControllerSettings,
+        store: Store,
+        *,
+        clock: Clock | None = None,
+        notifier: SystemdNotifier | None = None,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._notifier = notifier or SystemdNotifier()
+        clock = clock or SystemClock()
+        self._sockets: list[socket.socket] = []
+        self.addresses: list[Address] = []
+        self._open_sockets()
+        self._stopping = threading.Event()
+        context = Context(store)
+        self._agent = MistifyAgent(context, settings.agent_port, timeout_s=settings.agent_timeout_s)
+        view, news = JobsView(), JobNews()
+        view.on_change(news.tell)
+        self.presence = Presence(store, clock, ttl_s=settings.lease_ttl_s, on_change=self._wake)
+        worker = self.presence.id
+        self._dispatcher = Dispatcher(
+            store,
+            view,
+            Scheduler(store, view, clock, worker=worker, workers_alive=self._workers_alive),
+            JobRunner(store, self._agent, settings, clock, worker),
+            settings,
+            clock,
+            worker=worker,
+            workers_alive=self._workers_alive,
+            stopping=self._stopping,
+        )
+        self._server = _Server(self._uvicorn_config(build_app(context, clock, news)))
+
+    def run(self) -> None:
+        """Serve until `ask_stop`. Call it once."""
+        loop = asyncio.new_event_loop()
+        threads = ThreadPoolExecutor(self._settings.api_threads, thread_name_prefix="api")
+        loop.set_default_executor(threads)
+        try:
+            loop.run_until_complete(self._serve())
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+            loop.close()
+
+    def ask_stop(self) -> None:
+        """End soon. May be called from any thread, and from a signal handler."""
+        self._server.should_exit = True
+
+    async def _serve(self) -> None:
+        _log.info(events.DAEMON_STARTED, controller=self.presence.id)
+        self.presence.start()
+        self._dispatcher.start()
+        serving = asyncio.create_task(self._server.serve(sockets=self._sockets))
+        supervising = asyncio.create_task(self._supervise())
+        await serving
+        supervising.cancel()
+        self._notifier.stopping(limit_s=0.1)
+        self._stop_parts()
+        _log.info(events.DAEMON_STOPPED)
+
+    async def _supervise(self) -> None:
+        """Tell systemd when we are ready, and then that we are alive."""
+        is_ready, next_sign_s = False, 0.0
+        while True:
+            if self._server.started and not is_ready and self.presence.has_store.is_set():
+                is_ready = self._notifier.ready()
+                if is_ready:
+                    _log.info(events.DAEMON_READY)
+            watchdog_s = self._notifier.watchdog_s
+            if watchdog_s is not None and time.monotonic() >= next_sign_s and not self._is_stuck():
+                self._notifier.watchdog()
+                next_sign_s = time.monotonic() + watchdog_s / 3
+            await asyncio.sleep(_SUPERVISE_S)
+
+    def _is_stuck(self) -> bool:
+        return time.monotonic() - self._dispatcher.looked_at_s > _STUCK_S
+
+    def _stop_parts(self) -> None:
+        self._stopping.set()
+        enders = [
+            threading.Thread(target=end, args=(_END_LIMIT_S,), daemon=True)
+            for end in (self._dispatcher.stop, self.presence.stop)
+        ]
+        for ender in enders:
+            ender.start()
+        for ender in enders:
+            ender.join(_END_LIMIT_S)
+        self._agent.close()
+
+    def _open_sockets(self) -> None:
+        try:
+            for text in self._settings.listen:
+                listener, address = open_listener(check_listen(text, insecure=self._settings.insecure))
+                self._sockets.append(listener)
+                self.addresses.append(address)
+                _log.info(events.CONTROLLER_LISTENING, address=str(address))
+        except BaseException:
+            for listener in self._sockets:
+                listener.close()
+            raise
+
+    def _uvicorn_config(self, app: object) -> uvicorn.Config:
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]  # an ASGI application by the framework's types, not by uvicorn's
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=_CONNECTIONS_MAX,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+        )
+        config.timeout_graceful_shutdown = GRACE_S  # type: ignore[assignment]  # seconds; uvicorn hands it to asyncio
+        return config
+
+    def _workers_alive(self) -> frozenset[str]:
+        return self.presence.alive
+
+    def _wake(self) -> None:
+        self._dispatcher.wake()

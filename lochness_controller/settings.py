@@ -1,0 +1,94 @@
+"""What can be set on the controller, and which values contradict each other?
+
+`/etc/lochness/controller.toml`, then environment variables, then flags.
+
+Invariant: what the controller can not work with is refused here, before it starts, in one line with the numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from lochness.errors import ConfigurationError
+from lochness.listen import check_listen
+from lochness.settings import COMMON_VARIABLES, CommonSettings, load_settings
+
+DEFAULT_FILE: Final = Path("/etc/lochness/controller.toml")
+CONFIG_VARIABLE: Final = "LOCHNESS_CONFIG"
+CONTROLLER_VARIABLES: Final[Mapping[str, str]] = {**COMMON_VARIABLES, "listen": "LOCHNESS_LISTEN"}
+
+DEFAULT_LISTEN: Final = "127.0.0.1:17000"
+
+_POSITIVE: Final = (
+    "api_threads",
+    "jobs_running",
+    "jobs_running_per_hypervisor",
+    "fetch_limit_s",
+    "create_limit_s",
+    "delete_limit_s",
+    "action_limit_s",
+    "job_kept_s",
+    "look_interval_s",
+    "lease_ttl_s",
+    "agent_timeout_s",
+)
+
+
+class ControllerSettings(CommonSettings, kw_only=True):
+    """Settings of `lochness-controller`.
+
+    `listen` are HOST:PORT, all serving the same API; beyond loopback only with `insecure`, as there is no TLS yet.
+    `api_threads` requests are worked on at a time, `jobs_running` jobs, of these `jobs_running_per_hypervisor` on one
+    hypervisor. `fetch_limit_s`, `create_limit_s`, `delete_limit_s` and `action_limit_s` bound a job's step, from asking
+    the agent to its answer. Finished jobs are kept `job_kept_s`. All jobs are looked at anew every `look_interval_s`,
+    whatever the watch said. The controller's lease lives `lease_ttl_s`: so long a dead one's jobs wait for another
+    controller. `agent_port` is where agents listen, `agent_timeout_s` bounds a request to one.
+    """
+
+    listen: list[str] = msgspec.field(default_factory=lambda: [DEFAULT_LISTEN])
+    insecure: bool = False
+    api_threads: int = 32
+    jobs_running: int = 64
+    jobs_running_per_hypervisor: int = 16
+    fetch_limit_s: float = 600.0
+    create_limit_s: float = 120.0
+    delete_limit_s: float = 120.0
+    action_limit_s: float = 90.0
+    job_kept_s: float = 86400.0
+    look_interval_s: float = 60.0
+    lease_ttl_s: int = 10
+    agent_port: int = 8080
+    agent_timeout_s: float = 10.0
+
+    def check(self) -> None:
+        super().check()
+        for name in _POSITIVE:
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"{name} must be above 0, got {getattr(self, name):g}")
+        if not 0 < self.agent_port < 1 << 16:
+            raise ConfigurationError(f"agent_port must be 1 to 65535, got {self.agent_port}")
+        if not self.listen:
+            raise ConfigurationError("listen names no address")
+        for address in self.listen:
+            check_listen(address, insecure=self.insecure)
+
+
+def load_controller_settings(
+    flags: Mapping[str, Any], *, environment: Mapping[str, str] = os.environ, default_file: Path = DEFAULT_FILE
+) -> ControllerSettings:
+    """The settings. `flags` are the command's, "config" among them; None: not given.
+
+    A file named by --config or LOCHNESS_CONFIG must exist; `default_file` is read when it does. Raises
+    ConfigurationError.
+    """
+    named = flags.get("config") or environment.get(CONFIG_VARIABLE)
+    file = Path(named) if named else default_file if default_file.exists() else None
+    given = {name: value for name, value in flags.items() if name != "config"}
+    return load_settings(
+        ControllerSettings, file=file, environment=environment, variables=CONTROLLER_VARIABLES, flags=given
+    )

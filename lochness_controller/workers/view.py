@@ -1,0 +1,112 @@
+"""What is known of all jobs, in memory, kept by a watch and by what this process wrote itself.
+
+Invariants:
+1. What is known of a job never goes back to an older revision.
+2. Whoever is told of a change can read it here already.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+from lochness import keys
+from lochness.errors import ValidationError
+from lochness.model.job import JobRecord
+from lochness.store.protocol import KeyValue, Reading, WatchBatch
+from lochness_controller.workers.decide import KnownJob
+
+#: Called with the ids of jobs that have changed or are gone, on the thread that learned of it. Must not wait.
+OnChange = Callable[[Iterable[str]], None]
+
+
+class JobsView:
+    """All jobs as last seen. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: dict[str, KnownJob] = {}
+        self._unfinished: dict[str, KnownJob] = {}
+        self._listeners: list[OnChange] = []
+        #: Whether a full reading was taken over; before that `jobs` knows too little to decide by.
+        self.is_filled = False
+
+    def on_change(self, listener: OnChange) -> None:
+        """Tell `listener` from now on."""
+        self._listeners.append(listener)
+
+    def jobs(self) -> tuple[KnownJob, ...]:
+        """All of them, in no order."""
+        with self._lock:
+            return tuple(self._jobs.values())
+
+    def unfinished(self) -> tuple[KnownJob, ...]:
+        """Those that have not ended, in no order; few among the many of a day."""
+        with self._lock:
+            return tuple(self._unfinished.values())
+
+    def take_snapshot(self, reading: Reading) -> None:
+        """Take over a reading of all of lochness/jobs/."""
+        fresh = {known.job.id: known for item in reading.ranges[0] if (known := _known(item))}
+        with self._lock:
+            # What this process wrote after the reading is newer than the reading.
+            fresh |= {id: known for id, known in self._jobs.items() if known.mod_revision > reading.revision}
+            changed = self._jobs.keys() | fresh.keys()
+            self._jobs = fresh
+            self._unfinished = {id: known for id, known in fresh.items() if not known.job.is_finished}
+            self.is_filled = True
+        self._tell(changed)
+
+    def take_batch(self, batch: WatchBatch) -> None:
+        """Take over what a watch of lochness/jobs/ brought."""
+        with self._lock:
+            for change in batch.changes:
+                if change.value is None:
+                    id = keys.last_part(change.key)
+                    if id in self._jobs and self._jobs[id].mod_revision < change.mod_revision:
+                        self._remove(id)
+                    continue
+                item = KeyValue(change.key, change.value, change.create_revision, change.mod_revision)
+                if known := _known(item):
+                    self._put(known)
+        self._tell(keys.last_part(change.key) for change in batch.changes)
+
+    def learn(self, job: JobRecord, mod_revision: int, create_revision: int) -> None:
+        """Take over what this process has just written or read."""
+        with self._lock:
+            self._put(KnownJob(job, mod_revision, create_revision))
+        self._tell((job.id,))
+
+    def forget(self, job_id: str, mod_revision: int) -> None:
+        """The job was seen to be gone, after `mod_revision`."""
+        with self._lock:
+            known = self._jobs.get(job_id)
+            if known is not None and known.mod_revision <= mod_revision:
+                self._remove(job_id)
+        self._tell((job_id,))
+
+    def _put(self, known: KnownJob) -> None:
+        before = self._jobs.get(known.job.id)
+        if before is None or before.mod_revision <= known.mod_revision:
+            self._jobs[known.job.id] = known
+            if known.job.is_finished:
+                self._unfinished.pop(known.job.id, None)
+            else:
+                self._unfinished[known.job.id] = known
+
+    def _remove(self, job_id: str) -> None:
+        del self._jobs[job_id]
+        self._unfinished.pop(job_id, None)
+
+    def _tell(self, ids: Iterable[str]) -> None:
+        told = tuple(ids)
+        for listener in self._listeners:
+            listener(told)
+
+
+def _known(item: KeyValue) -> KnownJob | None:
+    """The job in a key-value; None for one that this version can not read: it is left to one that can."""
+    try:
+        return KnownJob(JobRecord.from_json(item.value), item.mod_revision, item.create_revision)
+    except ValidationError:
+        return None

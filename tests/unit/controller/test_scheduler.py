@@ -1,0 +1,210 @@
+"""How guests get their places when others place at the same time, and when the store fails (on memory)."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from lochness import keys
+from lochness.clock import SystemClock
+from lochness.errors import AmbiguousWriteError, UnavailableError
+from lochness.ids import new_id
+from lochness.invariants import check
+from lochness.model.address import guest_mac
+from lochness.model.flavor import FlavorRecord
+from lochness.model.guest import Binding, GuestRecord
+from lochness.model.hypervisor import HypervisorRecord
+from lochness.model.job import JobRecord
+from lochness.model.network import NetworkRecord
+from lochness.model.resources import Resources, ResourcesRecord
+from lochness.model.subnet import SubnetRecord
+from lochness.store.faults import FaultyStore
+from lochness.store.memory import MemoryStore
+from lochness.store.protocol import Key, Prefix, Put
+from lochness.transactions import create_guest
+from lochness_controller.scheduler.decide import BATCH_MAX
+from lochness_controller.scheduler.shell import Scheduler
+from lochness_controller.workers.decide import KnownJob
+from lochness_controller.workers.view import JobsView
+
+FLAVOR, NETWORK, SUBNET = (f"00000000-0000-4000-8000-00000000000{number}" for number in range(3))
+
+
+def make_store(hypervisors: int, room: int) -> MemoryStore:
+    """Hypervisors with room for `room` guests each."""
+    store = MemoryStore()
+    puts = [
+        Put(keys.flavor(FLAVOR), FlavorRecord(id=FLAVOR, image=FLAVOR, memory=100, disk=10, cpu=1).to_json()),
+        Put(keys.network(NETWORK), NetworkRecord(id=NETWORK).to_json()),
+        Put(
+            keys.subnet(SUBNET),
+            SubnetRecord(id=SUBNET, network=NETWORK, cidr="10.0.0.0/16", start="10.0.0.2", end="10.0.250.0").to_json(),
+        ),
+        Put(keys.network_subnet(NETWORK, SUBNET), b"{}"),
+    ]
+    for _ in range(hypervisors):
+        id = new_id()
+        total = ResourcesRecord(total=Resources(memory=100 * room, disk=10_000, cpu=1000))
+        puts += [
+            Put(keys.hypervisor(id), HypervisorRecord(id=id).operator_part()),
+            Put(keys.hypervisor_resources(id), total.to_json()),
+            Put(keys.hypervisor_heartbeat(id), b"{}"),
+            Put(keys.hypervisor_subnet(id, SUBNET), b"br0"),
+        ]
+    for put in puts:
+        store.commit((), (put,))
+    return store
+
+
+def add_guests(store, count: int) -> list[KnownJob]:
+    known = []
+    for _ in range(count):
+        id = new_id()
+        guest = GuestRecord(id=id, flavor=FLAVOR, network=NETWORK, mac=guest_mac(id))
+        job = JobRecord(id=new_id(), guest=id, action="select-hypervisor", request="create")
+        revision = create_guest(guest, job).commit(store)
+        known.append(KnownJob(job, revision, revision))
+    return known
+
+
+def scheduler_on(store, worker: str = "me") -> Scheduler:
+    return Scheduler(store, JobsView(), SystemClock(), worker=worker, workers_alive=lambda: {"me", "other"})
+
+
+def job_of(store, known: KnownJob) -> JobRecord:
+    return JobRecord.from_json(store.read(Key(keys.job(known.job.id))).one().value)
+
+
+def bindings(store) -> list[str]:
+    items = store.read(Prefix(keys.HYPERVISOR_PATH, keys_only=True)).ranges[0]
+    return [item.key for item in items if "/guests/" in item.key]
+
+
+def test_a_whole_batch_is_one_transaction():
+    store = make_store(hypervisors=5, room=10)
+    batch = add_guests(store, BATCH_MAX)
+    before = store.read(Prefix(keys.ROOT)).revision
+    scheduler_on(store).place(batch)
+    assert store.read(Prefix(keys.ROOT)).revision == before + 1
+    for known in batch:
+        job = job_of(store, known)
+        assert (job.action, job.status, job.worker) == ("fetch", "working", "me")
+    assert len(bindings(store)) == BATCH_MAX
+    assert check(store.read(Prefix(keys.ROOT)).ranges[0]) == ()
+
+
+def test_those_who_find_no_room_fail_with_the_numbers_and_the_others_are_placed():
+    store = make_store(hypervisors=2, room=3)
+    batch = add_guests(store, 10)
+    scheduler_on(store).place(batch)
+    jobs = [job_of(store, known) for known in batch]
+    assert [job.status for job in jobs].count("working") == 6
+    refused = [job for job in jobs if job.status == "error"]
+    assert len(refused) == 4
+    assert "candidate_has_resources removed 2 of 2 (insufficient_memory: 2" in refused[0].error
+    assert "wanted 100 MB, had 0 MB" in refused[0].error
+
+
+def test_a_placement_by_another_in_between_is_decided_anew():
+    store = make_store(hypervisors=1, room=3)
+    batch = add_guests(store, 3)
+    hypervisor = keys.object_id(store.read(Prefix(keys.HYPERVISOR_PATH)).ranges[0][0].key, keys.HYPERVISOR_PATH)[0]
+    intruder = Put(keys.hypervisor_guest(hypervisor, new_id()), Binding(memory=100, disk=1, cpu=1).to_json())
+
+    def intrude(number: int, name: str) -> None:
+        if name == "commit" and number == 2:  # after our first reading, before our commit
+            store.commit((), (intruder,))
+
+    scheduler_on(FaultyStore(store, on_call=intrude)).place(batch)
+    statuses = sorted(job_of(store, known).status for known in batch)
+    assert statuses == ["error", "working", "working"]
+    assert len(bindings(store)) == 3
+
+
+def test_a_job_that_another_took_meanwhile_is_left_to_it():
+    store = make_store(hypervisors=1, room=9)
+    batch = add_guests(store, 3)
+    theirs = batch[1].job.patched({"worker": "other", "status": "working"})
+    store.commit((), (Put(keys.job(theirs.id), theirs.to_json()),))
+    scheduler_on(store).place(batch)
+    assert [job_of(store, known).worker for known in batch] == ["me", "other", "me"]
+    assert len(bindings(store)) == 2
+
+
+def test_a_job_that_ended_between_our_reading_and_our_commit_places_nobody():
+    store = make_store(hypervisors=1, room=9)
+    (known,) = add_guests(store, 1)
+    ended = known.job.patched({"status": "error", "error": "ended by another"})
+
+    def intrude(number: int, name: str) -> None:
+        if name == "commit" and number == 2:
+            store.commit((), (Put(keys.job(ended.id), ended.to_json()),))
+
+    scheduler_on(FaultyStore(store, on_call=intrude)).place([known])
+    assert job_of(store, known).error == "ended by another"
+    assert bindings(store) == []
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_commit_whose_outcome_is_not_known_places_nobody_twice(moment):
+    store = make_store(hypervisors=3, room=9)
+    batch = add_guests(store, 5)
+    faulty = FaultyStore(store)
+    faulty.fail(2, AmbiguousWriteError("the answer was lost"), moment=moment)
+    faulty.fail(3, UnavailableError("away"), moment=moment)
+    scheduler = scheduler_on(faulty)
+    try:
+        scheduler.place(batch)
+    except UnavailableError:
+        scheduler.place(batch)
+    assert [job_of(store, known).action for known in batch] == ["fetch"] * 5
+    assert len(bindings(store)) == 5
+    assert check(store.read(Prefix(keys.ROOT)).ranges[0]) == ()
+
+
+def test_a_store_that_is_away_leaves_the_jobs_waiting():
+    store = make_store(hypervisors=1, room=9)
+    batch = add_guests(store, 2)
+    faulty = FaultyStore(store)
+    faulty.fail(1, UnavailableError("away"), moment="before")
+    with pytest.raises(UnavailableError):
+        scheduler_on(faulty).place(batch)
+    assert [job_of(store, known).status for known in batch] == ["new", "new"]
+
+
+def test_two_schedulers_on_the_same_jobs_place_every_guest_once():
+    store = make_store(hypervisors=4, room=7)  # for 28 of 40
+    known = add_guests(store, 40)
+    batches = [known[start : start + 10] for start in range(0, 40, 10)]
+    gate = threading.Barrier(2)
+
+    def place(worker: str, order: list) -> None:
+        scheduler = scheduler_on(store, worker)
+        gate.wait()
+        for batch in order:
+            scheduler.place(batch)
+
+    threads = [
+        threading.Thread(target=place, args=("me", batches)),
+        threading.Thread(target=place, args=("other", batches[::-1])),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    jobs = [job_of(store, entry) for entry in known]
+    assert [job.status for job in jobs].count("working") == 28
+    assert [job.status for job in jobs].count("error") == 12
+    assert len(bindings(store)) == 28
+    assert check(store.read(Prefix(keys.ROOT)).ranges[0]) == ()
+
+
+def test_a_guest_that_is_gone_or_unreadable_does_not_hold_up_the_others():
+    store = make_store(hypervisors=1, room=9)
+    batch = add_guests(store, 3)
+    store.commit((), (Put(keys.guest(batch[1].job.guest), b"{"),))
+    scheduler_on(store).place(batch)
+    jobs = [job_of(store, known) for known in batch]
+    assert [job.status for job in jobs] == ["working", "error", "working"]
+    assert "can not be read" in jobs[1].error
