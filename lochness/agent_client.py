@@ -88,7 +88,10 @@ class Agent(Protocol):
 
 
 class AgentJob(msgspec.Struct, frozen=True):
-    """A job as the agent tells it; Status is Queued, Running, Complete or Error. RequestID is not every agent's."""
+    """A job as the agent tells it; Status is Queued, Running, Complete or Error.
+
+    What stands behind Message is not every agent's.
+    """
 
     ID: str = ""
     GuestID: str = ""
@@ -96,6 +99,7 @@ class AgentJob(msgspec.Struct, frozen=True):
     Status: str = ""
     Message: str = ""
     Progress: str = ""
+    Reason: str = ""
     RequestID: str = ""
 
 
@@ -217,7 +221,8 @@ class MistifyAgent:
         answer = self._send("GET", url, f"/jobs/{job_id}", expected=_OK, query=query, wait_s=wait_s)
         job = self._decode(answer, AgentJob)
         if job.Status == "Error":
-            raise AgentJobError(job.Message or f"the agent's job {job_id} failed without a message")
+            message = job.Message or f"the agent's job {job_id} failed without a message"
+            raise AgentJobError(message, agent_reason=job.Reason)
         return job.Status == "Complete"
 
     def _guest(self, guest_id: str) -> GuestRecord:

@@ -108,9 +108,16 @@ class HTTPCodeError(LochnessError):
 
 
 class AgentJobError(LochnessError):
-    """A job on a hypervisor's agent ended in an error; the text is the agent's message."""
+    """A job on a hypervisor's agent ended in an error; the text is the agent's message.
+
+    `agent_reason` is the agent's own stable word, "" from an agent that tells none.
+    """
 
     reason = "agent_job_failed"
+
+    def __init__(self, message: str, *, agent_reason: str = "") -> None:
+        super().__init__(message, agent_reason=agent_reason)
+        self.agent_reason = agent_reason
 
 
 class DriverError(LochnessError):

@@ -50,7 +50,7 @@ class _State:
     images: dict[str, JSONObject] = field(default_factory=dict)
     requests: list[Asked] = field(default_factory=list)
     held: set[str] = field(default_factory=set)
-    failures: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, JSONObject] = field(default_factory=dict)
 
 
 class FakeAgent:
@@ -124,10 +124,10 @@ class FakeAgent:
                     self._end(job)
             self._changed.notify_all()
 
-    def fail_next(self, action: str, message: str) -> None:
-        """The next job of this action ends in an error with this message."""
+    def fail_next(self, action: str, message: str, reason: str = "") -> None:
+        """The next job of this action ends in an error with this message and, unless "", this Reason."""
         with self._changed:
-            self._state.failures[action] = message
+            self._state.failures[action] = {"Message": message, **({"Reason": reason} if reason else {})}
 
     def forget_jobs(self) -> None:
         """Know no job any more, as after a restart without a journal."""
@@ -165,7 +165,7 @@ class FakeAgent:
     def _end(self, job: JSONObject) -> None:
         action, subject = job["Action"], job["_subject"]
         if action in self._state.failures:
-            job.update(Status="Error", Message=self._state.failures.pop(action))
+            job.update(Status="Error", **self._state.failures.pop(action))
             return
         match action:
             case "fetchImage":

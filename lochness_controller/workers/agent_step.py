@@ -6,7 +6,8 @@ Invariants:
 1. An agent that is away, busy or restarting is asked again, with back-off, until the step's limit; then the step fails
    with a DeadlineError that names the limit.
 2. When it is not known whether the agent has taken the step, its jobs are looked through first, where it tells them.
-3. An agent that no longer knows the job it had accepted is asked anew, at most `ASKS_MAX` times.
+3. An agent that no longer knows the job it had accepted, or was restarted in the middle of it, is asked anew, at most
+   `ASKS_MAX` times; a reboot that was interrupted is not, since it may have happened.
 
 Not guaranteed: exactly once for an action (reboot ...) on an agent that does not list its jobs with their RequestID.
 """
@@ -19,13 +20,24 @@ from dataclasses import dataclass
 from typing import Final
 
 from lochness.agent_client import MistifyAgent, is_gone
-from lochness.errors import AmbiguousWriteError, DeadlineError, HTTPCodeError, LochnessError, UnavailableError
+from lochness.errors import (
+    AgentJobError,
+    AmbiguousWriteError,
+    DeadlineError,
+    HTTPCodeError,
+    LochnessError,
+    UnavailableError,
+)
 from lochness_controller.workers.holding import HeldJob
 from lochness_controller.workers.transitions import accepted
 
 ASKS_MAX: Final = 3
 RETRY_MIN_S: Final = 0.25
 RETRY_MAX_S: Final = 5.0
+
+#: The agent's word for a job that its own restart ended; and the actions that doing twice would do twice.
+_INTERRUPTED: Final = "interrupted"
+_NOT_REPEATED: Final = frozenset({"reboot", "restart"})
 
 #: The agent, or what stands before it, says that asking later may help.
 _LATER_CODES: Final = frozenset({429, 502, 503, 504})
@@ -112,10 +124,18 @@ class _Attempts:
         except HTTPCodeError as error:
             if not is_gone(error) or self._asks >= ASKS_MAX:
                 raise
-            self._remote = ""
-            self._is_doubtful = False
-            return False
+            return self._ask_anew()
+        except AgentJobError as error:
+            is_repeated = error.agent_reason == _INTERRUPTED and self._step.name not in _NOT_REPEATED
+            if not is_repeated or self._asks >= ASKS_MAX:
+                raise
+            return self._ask_anew()
         return True
+
+    def _ask_anew(self) -> bool:
+        self._remote = ""
+        self._is_doubtful = False
+        return False
 
     def _too_late(self, problem: LochnessError | None) -> DeadlineError:
         step, job = self._step, self._held.job

@@ -188,6 +188,20 @@ def test_a_job_that_the_agent_has_forgotten_is_asked_for_again(store, agent):
     assert len(agent.asked("POST", "/guests")) == 2
 
 
+def test_a_create_that_the_agents_restart_interrupted_is_asked_for_again(store, agent):
+    agent.fail_next("create", "interrupted by a restart of the agent", "interrupted")
+    assert carry_out(store, store, ask_create(store)).status == "done"
+    assert len(agent.asked("POST", "/guests")) == 2
+
+
+def test_a_reboot_that_was_interrupted_is_not_repeated(store, agent):
+    assert carry_out(store, store, ask_create(store)).status == "done"
+    agent.fail_next("reboot", "interrupted by a restart of the agent", "interrupted")
+    job = carry_out(store, store, ask(store, "reboot"))
+    assert (job.status, job.error) == ("error", "interrupted by a restart of the agent")
+    assert len(agent.asked("POST", "/reboot")) == 1
+
+
 def test_an_agent_that_is_away_for_a_while_is_waited_for(store, agent):
     agent.stop()
     job_id = ask_create(store)
