@@ -7,6 +7,8 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PACKAGES := lochness lochness_node lochness_controller lochness_lab
 ARGS ?=
+# Most of a test's time is waiting for real parts: two processes keep two cores busy, more make limits tight.
+WORKERS ?= 2
 
 help: ## this text
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +32,7 @@ format: venv ## let ruff put the code in order
 	$(BIN)/ruff format .
 
 test: bootstrap ## install what is missing and run every test, the real parts included
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 demo: bootstrap ## install what is missing and show a guest running, on an etcd and a libvirtd of its own
 	@$(BIN)/python -m lochness_lab.demo $(ARGS)
