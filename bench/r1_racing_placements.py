@@ -32,9 +32,9 @@ from lochness_lab.etcd import EtcdServer
 
 PROCESSES: Final = 8
 HYPERVISORS: Final = 40
-#: Guests of 64 MB: memory for 50 on each host, addresses for 45 of them: both run out.
-MEMORY_MB: Final = 64 * 50
-ADDRESSES: Final = 45 * HYPERVISORS
+#: Memory for so many guests of 64 MB on each host; the narrow subnet has addresses for a third of them.
+PLACES: Final = 50
+GUEST_MB: Final = 64
 REMOVED_SHARE: Final = 0.3
 PROCESS_LIMIT_S: Final = 3600
 PUTS_PER_TRANSACTION: Final = 120
@@ -54,12 +54,12 @@ class Race:
         return sum(count for outcome, count in self.outcomes.items() if outcome != "removed")
 
 
-def run(calls: int, *, processes: int = PROCESSES) -> Race:
+def run(calls: int, *, processes: int = PROCESSES, hypervisors: int = HYPERVISORS) -> Race:
     """Race on an etcd of its own and look at what is left."""
     with tempfile.TemporaryDirectory(prefix="lochness-r1-") as directory, EtcdServer(Path(directory)) as server:
         with EtcdStore([server.url]) as store:
             context = Context(store)
-            guests = prepare(context, calls)
+            guests = prepare(context, calls, hypervisors)
         started = time.perf_counter()
         spawn = multiprocessing.get_context("spawn")
         results = spawn.Queue()
@@ -84,41 +84,51 @@ def run(calls: int, *, processes: int = PROCESSES) -> Race:
     return Race(outcomes, len(check(items)), len(acknowledged ^ bound), seconds)
 
 
-def prepare(context: Context, guests: int) -> list[str]:
-    """Hosts, one subnet for all of them, a flavor, and `guests` guests that want a place; answers their ids."""
-    image, flavor, network, subnet = (
-        context.new_image(),
-        context.new_flavor(),
-        context.new_network(),
-        context.new_subnet(),
-    )
+def prepare(context: Context, guests: int, hypervisors: int) -> list[str]:
+    """Hosts, two networks of one subnet each, a flavor, and `guests` guests that want a place; answers their ids."""
+    image, flavor = context.new_image(), context.new_flavor()
     image.source = "https://images.example.org/small.qcow2"
-    flavor.image, flavor.memory, flavor.disk, flavor.cpu = image.id, 64, 100, 1
-    subnet.cidr, subnet.start = "10.0.0.0/8", "10.0.0.1"
-    subnet.end = subnet_end(ADDRESSES)
-    for record in (image, flavor, network, subnet):
-        record.save()
-    network.add_subnet(subnet)
-    for _ in range(HYPERVISORS):
+    flavor.image, flavor.memory, flavor.disk, flavor.cpu = image.id, GUEST_MB, 100, 1
+    image.save()
+    flavor.save()
+    narrow = add_network(context, "10.1.0.0/16", "10.1.0.1", addresses_end(narrow_size(hypervisors)))
+    wide = add_network(context, "10.2.0.0/16", "10.2.0.1", "10.2.255.0")
+    for _ in range(hypervisors):
         hypervisor = context.new_hypervisor()
-        hypervisor.total_resources = Resources(memory=MEMORY_MB, disk=1_000_000, cpu=1000)
+        hypervisor.total_resources = Resources(memory=GUEST_MB * PLACES, disk=1_000_000, cpu=1000)
         hypervisor.save()
-        hypervisor.add_subnet(subnet, "br0")
+        hypervisor.map_subnets({subnet: "br0" for _, subnet in (narrow, wide)})
     ids, puts = [], list[Operation]()
-    for _ in range(guests):
+    for number in range(guests):
         guest = context.new_guest()
-        guest.flavor, guest.network = flavor.id, network.id
+        guest.flavor, guest.network = flavor.id, (narrow, wide)[number % 2][0]
         ids.append(guest.id)
         puts.append(Put(keys.guest(guest.id), guest.to_json()))
     for start in range(0, len(puts), PUTS_PER_TRANSACTION):
         context.store.commit((), puts[start : start + PUTS_PER_TRANSACTION])
+    random.Random(0).shuffle(ids)
     return ids
 
 
-def subnet_end(addresses: int) -> str:
-    """The last address of a range of this many that begins at 10.0.0.1."""
-    high, low = divmod(addresses, 256)
-    return f"10.0.{high}.{low}"
+def narrow_size(hypervisors: int) -> int:
+    """How many addresses the narrow subnet has."""
+    return hypervisors * PLACES // 3
+
+
+def add_network(context: Context, cidr: str, start: str, end: str) -> tuple[str, str]:
+    """The ids of a network and of its one subnet."""
+    network, subnet = context.new_network(), context.new_subnet()
+    subnet.cidr, subnet.start, subnet.end = cidr, start, end
+    network.save()
+    subnet.save()
+    network.add_subnet(subnet)
+    return network.id, subnet.id
+
+
+def addresses_end(count: int) -> str:
+    """The last address of a range of this many that begins at 10.1.0.1."""
+    high, low = divmod(count, 256)
+    return f"10.1.{high}.{low}"
 
 
 def race(
@@ -152,8 +162,8 @@ def race(
 def main() -> None:
     calls = 4_000 if os.environ.get("QUICK") else 100_000
     print(
-        f"R1: {PROCESSES} processes, {calls} calls of add_guest, "
-        f"{HYPERVISORS} hosts of 50 places, {ADDRESSES} addresses"
+        f"R1: {PROCESSES} processes, {calls} calls of add_guest, {HYPERVISORS} hosts of {PLACES} places, "
+        f"{narrow_size(HYPERVISORS)} addresses for every other guest"
     )
     found = run(calls)
     shown = " ".join(f"{outcome}={count}" for outcome, count in sorted(found.outcomes.items()))

@@ -316,6 +316,7 @@ class QemuCluster(Cluster):
     def _close(self) -> None:
         self.libvirtd.stop()
         self._etcd.stop()
+        self._etcd.remove_data()
         self.machine.power_off()
 
     def _start(self, argv: Sequence[str], name: str, env: Mapping[str, str]) -> Process:
@@ -356,6 +357,7 @@ class DriverCluster(Cluster):
 
     def _close(self) -> None:
         self._etcd.stop()
+        self._etcd.remove_data()
 
     def _start(self, argv: Sequence[str], name: str, env: Mapping[str, str]) -> Process:
         return Process.start(argv, name=name, log=self.directory / f"{name}.log", env=env)

@@ -46,7 +46,7 @@ def read_whole(store: Store, record: SubnetRecord, *, revision: int = 0) -> Subn
 
 
 def _draw(store: Store, record: SubnetRecord, empty: SubnetView, revision: int) -> tuple[int, ...]:
-    drawn = {random.randint(empty.first, empty.last) for _ in range(DRAWN_PER_ROUND)} - {empty.gateway}
+    drawn = {random.randint(empty.first, empty.last) for _ in range(DRAWN_PER_ROUND)} - empty.reserved
     wanted = {keys.subnet_address(record.id, str(empty.address(number))): number for number in drawn}
     reading = store.read(*(Key(key) for key in wanted), revision=revision)
     used = {items[0].key for items in reading.ranges if items}

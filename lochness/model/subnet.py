@@ -11,7 +11,7 @@ class SubnetRecord(Record):
 
     `network` is the id of the network it belongs to ("": none yet), `cidr` its IPv4 or IPv6 network, `start` and `end`
     the first and last address a guest may get, both inside the cidr. `gateway` may be "" and is never given to a
-    guest.
+    guest, nor are the network's own addresses: its first and, in IPv4, its broadcast address.
     """
 
     id: str = ""

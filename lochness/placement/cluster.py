@@ -36,6 +36,7 @@ CLUSTER_SELECTORS = (
 class SubnetView:
     """A subnet and its used addresses. `first` and `last` are the usable range; addresses are integers.
 
+    `reserved` are never given to a guest: the gateway, and the addresses that mean the network itself.
     `offered`, when given, are free addresses that were looked at singly, in a range too large to be read whole.
     """
 
@@ -44,14 +45,14 @@ class SubnetView:
     version: int
     first: int
     last: int
-    gateway: int | None = None
+    reserved: frozenset[int] = frozenset()
     used: frozenset[int] = frozenset()
     offered: tuple[int, ...] | None = None
 
     @property
     def size(self) -> int:
         """How many addresses the range has for guests, used or not."""
-        reserved = self.gateway is not None and self.first <= self.gateway <= self.last
+        reserved = sum(self.first <= number <= self.last for number in self.reserved)
         return self.last - self.first + 1 - reserved
 
     @property
@@ -65,7 +66,7 @@ class SubnetView:
         """
         numbers = range_of(self.first, self.last) if self.offered is None else self.offered
         for number in numbers:
-            if number != self.gateway and number not in self.used:
+            if number not in self.reserved and number not in self.used:
                 yield self.address(number)
 
     def address(self, number: int) -> IPAddress:
@@ -229,10 +230,24 @@ def subnet_view(record: SubnetRecord, used: Iterable[int], *, offered: tuple[int
         version=record.first.version,
         first=int(record.first),
         last=int(record.last),
-        gateway=int(parse_ip(record.gateway, "gateway")) if record.gateway else None,
+        reserved=_reserved(record),
         used=frozenset(used),
         offered=offered,
     )
+
+
+def _reserved(record: SubnetRecord) -> frozenset[int]:
+    """The gateway; the network's first address (IPv6: the subnet-router anycast address) and IPv4's broadcast address.
+
+    Networks of one or two addresses (/31, /32, /127, /128) have no address to spare: RFC 3021, RFC 6164.
+    """
+    network = record.ip_network
+    reserved = {int(parse_ip(record.gateway, "gateway"))} if record.gateway else set()
+    if network.max_prefixlen - network.prefixlen > 1:
+        reserved.add(int(network.network_address))
+        if network.version == 4:
+            reserved.add(int(network.broadcast_address))
+    return frozenset(reserved)
 
 
 def _flavors(items: Iterable[KeyValue], unreadable: list[str]) -> dict[str, FlavorRecord]:

@@ -1,5 +1,11 @@
 """The store in etcd. Nothing outside this package imports etcd's client or gRPC."""
 
-from lochness.store.etcd.store import EtcdStore
+import os
+
+# gRPC's C core writes lines of its own to standard error, also about what it gets over by itself. What they are about
+# reaches the caller as an error. Read when it is loaded, so it is set before.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+from lochness.store.etcd.store import EtcdStore  # noqa: E402
 
 __all__ = ["EtcdStore"]

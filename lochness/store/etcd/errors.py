@@ -32,7 +32,11 @@ _NEVER_PROPOSED: Final = (
     "etcdserver: no leader",  # checked on arrival, because we ask for it (members.REQUIRE_LEADER)
     "raft proposal dropped",
     "etcdserver: too many requests",
+    "etcdserver: user name is empty",  # authentication is on, and our certificate names nobody
+    "etcdserver: invalid auth token",
 )
+#: The member answers and an election is to come or under way: asking again soon is all there is to do.
+_BETWEEN_LEADERS: Final = ("etcdserver: no leader", "etcdserver: leader changed", "raft proposal dropped")
 #: The member looked at the request and refused it.
 _REFUSALS: Final = frozenset(
     {
@@ -49,11 +53,19 @@ _MALFORMED: Final = frozenset(
 )
 
 
-def translate(error: Any, *, what: str, where: str, is_write: bool) -> LochnessError:
-    """Our error for the gRPC `error` of the call `what` at the member `where`."""
+def is_between_leaders(problem: LochnessError) -> bool:
+    """Whether `problem` is that the cluster has no leader at the moment."""
+    return any(marker in problem.message for marker in _BETWEEN_LEADERS)
+
+
+def translate(error: Any, *, what: str, where: str, is_write: bool, meaning: str = "") -> LochnessError:
+    """Our error for the gRPC `error` of the call `what` at the member `where`.
+
+    `meaning`, if there is one, goes into its text in place of gRPC's own words.
+    """
     code = error.code()
     text = error.details() or code.name
-    message = f"etcd at {where}: {what} failed: {text}"
+    message = f"etcd at {where}: {what} failed: {meaning or text}"
     if code is grpc.StatusCode.NOT_FOUND and "lease not found" in text:
         return LeaseNotFoundError(message)
     if "has been compacted" in text:

@@ -1,12 +1,15 @@
 """Which member of the cluster is asked, and what happens when it does not answer?
 
 One gRPC channel per member, one of them current. A call that was certainly not carried out goes on to the next member
-within the same deadline; whatever else fails makes the next call begin at the next member.
+within the same deadline; whatever else fails makes the next call begin at the next member. A call that may be carried
+out twice gives a silent member half of the time that is left and then goes on as well. While the cluster elects a
+leader, a call waits for it within its deadline.
 
 Invariants:
 1. No connection is made before the first call.
-2. A write is sent to a second member only when it is certain that the first one did not take it.
+2. A transaction is sent to a second member only when it is certain that the first one did not take it.
 3. A call ends within its deadline, all members together.
+4. A write that was sent more than once is `UnavailableError` only when that is true of every time.
 
 Why not one channel over all addresses: gRPC then checks every member's certificate against one and the same name
 (docs/adr), and a member that is frozen keeps getting its share of the calls.
@@ -19,55 +22,32 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import etcd3
 import grpc
 from etcd3 import etcdrpc
 
-from lochness.errors import ConfigurationError, LochnessError, UnavailableError
+from lochness.errors import AmbiguousWriteError, ConfigurationError, LochnessError, UnavailableError
 from lochness.store.endpoints import Endpoint
-from lochness.store.etcd.errors import translate
+from lochness.store.etcd.errors import is_between_leaders, translate
+from lochness.store.etcd.tls import TLSFiles
 
 #: A member that has lost its leader refuses at once instead of holding the request until its deadline.
 REQUIRE_LEADER: Final = (("hasleader", "true"),)
 
 KEEPALIVE_TIME_S: Final = 10.0  # etcd ends connections that ping more often than every 5 s
+KEEPALIVE_TIMEOUT_S: Final = 5.0
 MAX_RECONNECT_BACKOFF_S: Final = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class TLSFiles:
-    """PEM files for https: who signs the members' certificates, and what we show them (both or neither)."""
-
-    ca: Path | None
-    cert: Path | None
-    key: Path | None
-
-    def check(self, endpoints: Sequence[Endpoint]) -> None:
-        """Raise ConfigurationError when the files do not suit the URLs, each other, or can not be read."""
-        if (self.cert is None) != (self.key is None):
-            raise ConfigurationError("etcd's client certificate and key belong together, only one is given")
-        given = [path for path in (self.ca, self.cert, self.key) if path is not None]
-        if endpoints[0].is_tls and self.ca is None:
-            raise ConfigurationError(f"{endpoints[0]} needs the CA file that etcd's certificate is checked against")
-        if given and not endpoints[0].is_tls:
-            raise ConfigurationError(f"certificate files are given but {endpoints[0]} is not https")
-        for path in given:
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                raise ConfigurationError(f"{path} can not be read: {error.strerror}") from error
-            if b"-----BEGIN" not in content:
-                raise ConfigurationError(f"{path} is not a PEM file")
+ELECTION_PAUSE_MIN_S: Final = 0.02
+ELECTION_PAUSE_MAX_S: Final = 0.25
 
 
 class Member:
     """One member's channel and the calls we make on it, looked up once."""
 
-    def __init__(self, endpoint: Endpoint, tls: TLSFiles, timeout_s: float) -> None:
+    def __init__(self, endpoint: Endpoint, tls: TLSFiles, connect_limit_s: float) -> None:
+        self.endpoint = endpoint
         self.name = str(endpoint)
         try:
             self._client: Any = etcd3.client(
@@ -76,7 +56,7 @@ class Member:
                 ca_cert=tls.ca,
                 cert_cert=tls.cert,
                 cert_key=tls.key,
-                grpc_options=_channel_options(timeout_s),
+                grpc_options=_channel_options(connect_limit_s),
             )
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"{endpoint}: the certificate files are not usable: {error}") from error
@@ -109,7 +89,9 @@ class Members:
             raise ConfigurationError(f"etcd's timeout must be above 0 s, got {timeout_s:g}")
         tls.check(endpoints)
         self.timeout_s = timeout_s
-        self._members = tuple(Member(endpoint, tls, timeout_s) for endpoint in endpoints)
+        self._tls = tls
+        connect_limit_s = timeout_s / max(len(endpoints), 2)  # a silent address must leave time for the others
+        self._members = tuple(Member(endpoint, tls, connect_limit_s) for endpoint in endpoints)
         self._current = random.randrange(len(self._members))
         self._is_closed = False
 
@@ -125,35 +107,59 @@ class Members:
         if self._members[self._current] is member:
             self._current = (self._current + 1) % len(self._members)
 
-    def call(self, rpc: str, request: Any, *, what: str, is_write: bool) -> Any:
+    def call(self, rpc: str, request: Any, *, what: str, is_write: bool, may_repeat: bool) -> Any:
         """The answer to `request`; raises translated errors.
 
-        `rpc` is the name of one of `Member`'s calls, `what` names it to people.
+        `rpc` is the name of one of `Member`'s calls, `what` names it to people. `may_repeat`: nothing is worse when
+        two members carry it out.
         """
         deadline_s = time.monotonic() + self.timeout_s
-        tries_left = len(self._members)
+        unasked = len(self._members)
+        pause_s = ELECTION_PAUSE_MIN_S
+        doubt: AmbiguousWriteError | None = None
         while True:
-            member = self.current
-            tries_left -= 1
+            unasked -= 1
             remaining_s = max(deadline_s - time.monotonic(), 0.001)
+            limit_s = remaining_s / 2 if may_repeat and unasked else remaining_s
             try:
-                return getattr(member, rpc)(request, timeout=remaining_s, metadata=REQUIRE_LEADER)
-            except grpc.RpcError as error:
-                problem = self._problem(error, member, what, is_write)
-                if not isinstance(problem, UnavailableError) or not tries_left or time.monotonic() >= deadline_s:
-                    raise problem from error
-            except ValueError as error:  # how gRPC says that the channel was closed by another thread meanwhile
-                if self._is_closed:
-                    raise UnavailableError("the store is closed") from error
-                raise
+                return self._ask(rpc, request, limit_s, what=what, is_write=is_write)
+            except AmbiguousWriteError as problem:
+                doubt = doubt or problem
+                if not may_repeat or not unasked or time.monotonic() >= deadline_s:
+                    raise doubt from doubt.__cause__
+            except UnavailableError as problem:
+                is_late = time.monotonic() + pause_s >= deadline_s
+                if is_late or self._is_closed or not (unasked or is_between_leaders(problem)):
+                    error = doubt or problem
+                    raise error from error.__cause__
+                if not unasked:
+                    unasked = len(self._members)
+                    time.sleep(pause_s * random.uniform(0.5, 1.0))
+                    pause_s = min(2 * pause_s, ELECTION_PAUSE_MAX_S)
 
-    def _problem(self, error: Any, member: Member, what: str, is_write: bool) -> LochnessError:
+    def _ask(self, rpc: str, request: Any, limit_s: float, *, what: str, is_write: bool) -> Any:
+        member = self.current
+        try:
+            return getattr(member, rpc)(request, timeout=limit_s, metadata=REQUIRE_LEADER)
+        except grpc.RpcError as error:
+            raise self._problem(error, member, what, limit_s, is_write) from error
+        except ValueError as error:  # how gRPC says that the channel was closed by another thread meanwhile
+            if self._is_closed:
+                raise UnavailableError("the store is closed") from error
+            raise
+
+    def _problem(self, error: Any, member: Member, what: str, limit_s: float, is_write: bool) -> LochnessError:
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            what = f"{what} (limit {self.timeout_s:g} s)"
-        problem = translate(error, what=what, where=member.name, is_write=is_write)
+            what = f"{what} (limit {limit_s:.3g} s)"
+        problem = self.translate(error, what=what, member=member, is_write=is_write)
         if problem.reason in ("unavailable", "ambiguous_write"):
             self.leave(member)
         return problem
+
+    def translate(self, error: Any, *, what: str, member: Member, is_write: bool) -> LochnessError:
+        """Our error for the gRPC `error` of the call `what` at `member`."""
+        meaning = self._tls.explain(error.details() or "", member.endpoint)
+        return translate(error, what=what, where=member.name, is_write=is_write, meaning=meaning)
 
     def close(self) -> None:
         self._is_closed = True
@@ -161,14 +167,13 @@ class Members:
             member.close()
 
 
-def _channel_options(timeout_s: float) -> list[tuple[str, int]]:
-    connect_ms = max(int(timeout_s * 1000 / 2), 100)  # a silent address must leave time for the next member
+def _channel_options(connect_limit_s: float) -> list[tuple[str, int]]:
     return [
         ("grpc.keepalive_time_ms", int(KEEPALIVE_TIME_S * 1000)),
-        ("grpc.keepalive_timeout_ms", max(int(timeout_s * 1000), 1000)),
+        ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_S * 1000)),
         ("grpc.http2.max_pings_without_data", 0),  # a quiet watch must still notice that its member is gone
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", connect_ms),
+        ("grpc.min_reconnect_backoff_ms", max(int(connect_limit_s * 1000), 100)),
         ("grpc.max_reconnect_backoff_ms", int(MAX_RECONNECT_BACKOFF_S * 1000)),
         ("grpc.max_receive_message_length", -1),  # a full view is larger than the default of 4 MiB
         ("grpc.enable_http_proxy", 0),  # a proxy set for the machine's web traffic is not on the way to etcd

@@ -22,10 +22,11 @@ from typing import Any, Final, Self
 
 from etcd3 import etcdrpc
 
-from lochness.errors import ConflictError, LeaseNotFoundError, UnavailableError
+from lochness.errors import ConfigurationError, ConflictError, LeaseNotFoundError, UnavailableError
 from lochness.store.endpoints import parse_endpoints
-from lochness.store.etcd.members import Members, TLSFiles
-from lochness.store.etcd.watch import EtcdWatch
+from lochness.store.etcd.members import Members
+from lochness.store.etcd.tls import TLSFiles
+from lochness.store.etcd.watch import WATCH_SILENCE_LIMIT_S, EtcdWatch
 from lochness.store.protocol import (
     Compare,
     Delete,
@@ -56,6 +57,9 @@ class EtcdStore:
 
     `endpoints` are the members' URLs, "http(s)://HOST[:PORT]"; the three files are PEM, for https; `timeout_s` bounds
     every call. Raises ConfigurationError. Does not connect: the first call does.
+
+    `watch_silence_limit_s`: a watch from which nothing has come for half of it asks its member for a sign of life; with
+    none after the whole of it, `Watch.next` raises UnavailableError and the next watch is opened at another member.
     """
 
     def __init__(
@@ -66,8 +70,12 @@ class EtcdStore:
         cert_file: Path | None = None,
         key_file: Path | None = None,
         timeout_s: float = 5.0,
+        watch_silence_limit_s: float = WATCH_SILENCE_LIMIT_S,
     ) -> None:
+        if watch_silence_limit_s <= 0:
+            raise ConfigurationError(f"a watch's silence limit must be above 0 s, got {watch_silence_limit_s:g}")
         self._members = Members(parse_endpoints(endpoints), TLSFiles(ca_file, cert_file, key_file), timeout_s)
+        self._watch_silence_limit_s = watch_silence_limit_s
         self._watches: set[EtcdWatch] = set()
         self._watches_lock = threading.Lock()
 
@@ -76,10 +84,12 @@ class EtcdStore:
         check_selectors(selectors, revision)
         ranges = [_range_of(selector, revision) for selector in selectors]
         if len(ranges) == 1:
-            answer = self._members.call("range", etcdrpc.RangeRequest(**ranges[0]), what="a read", is_write=False)
+            answer = self._members.call(
+                "range", etcdrpc.RangeRequest(**ranges[0]), what="a read", is_write=False, may_repeat=True
+            )
             return Reading(revision or answer.header.revision, (_key_values(answer),))
         request = etcdrpc.TxnRequest(success=[{"request_range": item} for item in ranges])
-        answer = self._members.call("txn", request, what="a read", is_write=False)
+        answer = self._members.call("txn", request, what="a read", is_write=False, may_repeat=True)
         return Reading(
             revision or answer.header.revision,
             tuple(_key_values(response.response_range) for response in answer.responses),
@@ -93,7 +103,7 @@ class EtcdStore:
             success=[_operation_of(operation) for operation in operations],
             failure=[{"request_range": _evidence_of(compare)} for compare in compares],
         )
-        answer = self._members.call("txn", request, what="a transaction", is_write=True)
+        answer = self._members.call("txn", request, what="a transaction", is_write=True, may_repeat=False)
         if not answer.succeeded:
             raise _conflict(compares, answer)
         revision: int = answer.header.revision
@@ -103,13 +113,15 @@ class EtcdStore:
         """See `Store.grant_lease`. After an AmbiguousWriteError grant anew: a lease nobody knows just expires."""
         check_ttl(ttl_s)
         request = etcdrpc.LeaseGrantRequest(TTL=ttl_s)
-        lease_id: int = self._members.call("grant_lease", request, what="granting a lease", is_write=True).ID
+        lease_id: int = self._members.call(
+            "grant_lease", request, what="granting a lease", is_write=True, may_repeat=True
+        ).ID
         return lease_id
 
     def keep_alive(self, lease_id: int) -> int:
         """See `Store.keep_alive`."""
         request = etcdrpc.LeaseKeepAliveRequest(ID=lease_id)
-        answer = self._members.call("keep_alive", request, what="renewing a lease", is_write=False)
+        answer = self._members.call("keep_alive", request, what="renewing a lease", is_write=False, may_repeat=True)
         if answer is None:
             raise UnavailableError(f"renewing lease {lease_id}: etcd ended the stream without an answer")
         ttl_s: int = answer.TTL
@@ -121,7 +133,7 @@ class EtcdStore:
         """See `Store.revoke_lease`."""
         request = etcdrpc.LeaseRevokeRequest(ID=lease_id)
         try:
-            self._members.call("revoke_lease", request, what="revoking a lease", is_write=True)
+            self._members.call("revoke_lease", request, what="revoking a lease", is_write=True, may_repeat=True)
         except LeaseNotFoundError:
             return
 
@@ -135,6 +147,7 @@ class EtcdStore:
                 key=key,
                 range_end=_prefix_end(key),
                 start_revision=start_revision,
+                silence_limit_s=self._watch_silence_limit_s,
                 on_end=self._forget,
             )
             self._watches.add(watch)

@@ -8,12 +8,19 @@ Invariants:
    early, it is refused as compacted.
 3. A waiting `next` ends at once when the watch is closed, at the latest after its own timeout otherwise.
 4. At most MAX_WAITING_BATCHES are held; a slow reader slows the stream down.
+5. A stream that is silently dead is told to who waits in `next` within `silence_limit_s` of the last thing that came
+   from it: after half of that the member is asked for its progress, which a living one answers at once. Only a reader
+   that has caught up asks; to one that is slow, silence says nothing.
 
-Not guaranteed: that a member which is cut off is noticed sooner than KEEPALIVE_TIME_S plus the store's timeout.
+The answer to that question is a sign of life and nothing more: before 3.4.25 and 3.5.8 etcd gives it ahead of changes
+that are still to be sent, so its revision is no mark to resume from.
+
+Not guaranteed: that a dead stream is noticed while nobody calls `next`.
 """
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections import deque
@@ -24,12 +31,13 @@ import grpc
 from etcd3 import etcdrpc
 
 from lochness.errors import CompactedError, LochnessError, UnavailableError
-from lochness.store.etcd.errors import translate
 from lochness.store.etcd.members import REQUIRE_LEADER, Members
 from lochness.store.protocol import Change, WatchBatch
 
 MAX_WAITING_BATCHES: Final = 64
+WATCH_SILENCE_LIMIT_S: Final = 10.0
 
+_NO_WATCH: Final = -1  # the watch id of an answer to a question about progress
 _DELETE: Final = 1  # mvccpb.Event.DELETE
 
 
@@ -43,6 +51,7 @@ class EtcdWatch:
         key: bytes,
         range_end: bytes,
         start_revision: int,
+        silence_limit_s: float,
         on_end: Callable[[EtcdWatch], None],
     ) -> None:
         self._members = members
@@ -55,13 +64,17 @@ class EtcdWatch:
             "start_revision": max(start_revision - 1, 1),
             "progress_notify": True,
         }
-        self._request: Any = etcdrpc.WatchRequest(create_request=create)
+        self._to_send: queue.SimpleQueue[Any] = queue.SimpleQueue()  # None ends our half of the stream
+        self._to_send.put(etcdrpc.WatchRequest(create_request=create))
         self._state = threading.Condition()
         self._batches: deque[WatchBatch] = deque()
         self._problem: LochnessError | None = None
         self._is_closed = False
         self._is_created = False
-        self._created_deadline_s = time.monotonic() + members.timeout_s
+        self._silence_limit_s = silence_limit_s
+        self._opened_at_s = time.monotonic()
+        self._heard_at_s = self._opened_at_s
+        self._asked_at_s: float | None = None
         self._ended = threading.Event()
         self._stream: Any = None
 
@@ -82,18 +95,17 @@ class EtcdWatch:
                 if self._is_closed:
                     raise UnavailableError("the watch is closed")
                 if self._batches:
-                    self._state.notify_all()  # the receiver may wait for room
+                    self._state.notify_all()  # the receiver may wait for room, so it may not have listened
+                    self._note_heard()
                     return self._batches.popleft()
                 if self._problem is not None:
                     raise self._problem
                 now_s = time.monotonic()
-                if not self._is_created and now_s >= self._created_deadline_s:
-                    self._fail_uncreated()
-                    continue
-                if now_s >= deadline_s:
-                    return None
-                limit_s = deadline_s if self._is_created else min(deadline_s, self._created_deadline_s)
-                self._state.wait(limit_s - now_s)
+                look_again_s = self._check_liveness(now_s)
+                if self._problem is None:
+                    if now_s >= deadline_s:
+                        return None
+                    self._state.wait(min(deadline_s, look_again_s) - now_s)
 
     def close(self) -> None:
         """See `Watch.close`."""
@@ -103,21 +115,43 @@ class EtcdWatch:
             self._state.notify_all()
         self._cancel()
 
-    def _fail_uncreated(self) -> None:
+    def _note_heard(self) -> None:
+        self._heard_at_s = time.monotonic()
+        self._asked_at_s = None
+
+    def _check_liveness(self, now_s: float) -> float:
+        """When to look again. Asks for a sign of life when it is time to, sets the problem when none has come."""
+        if not self._is_created:
+            due_s = self._opened_at_s + self._members.timeout_s
+            if now_s >= due_s:
+                self._fail(f"was not confirmed within {self._members.timeout_s:g} s")
+            return due_s
+        if self._asked_at_s is None:
+            ask_at_s = self._heard_at_s + self._silence_limit_s / 2
+            if now_s < ask_at_s:
+                return ask_at_s
+            self._asked_at_s = now_s
+            self._to_send.put(etcdrpc.WatchRequest(progress_request={}))
+        due_s = self._asked_at_s + self._silence_limit_s / 2
+        if now_s >= due_s:
+            self._fail(f"is dead, nothing came for {now_s - self._heard_at_s:.3g} s")
+        return due_s
+
+    def _fail(self, what: str) -> None:
         self._members.leave(self._member)
-        self._problem = UnavailableError(
-            f"etcd at {self._member.name}: a watch was not confirmed within {self._members.timeout_s:g} s"
-        )
+        self._problem = UnavailableError(f"etcd at {self._member.name}: a watch {what}")
         self._cancel()
 
     def _cancel(self) -> None:
         self._ended.set()
+        self._to_send.put(None)
         if self._stream is not None:
             self._stream.cancel()
 
     def _requests(self) -> Iterator[Any]:
-        yield self._request
-        self._ended.wait()  # keeps our half open: what becomes of a watch that is half closed is not promised
+        # Waiting keeps our half open: what becomes of a watch that is half closed is not promised.
+        while (request := self._to_send.get()) is not None:
+            yield request
 
     def _receive(self) -> None:
         problem: LochnessError = UnavailableError(f"etcd at {self._member.name}: the watch was ended")
@@ -125,7 +159,7 @@ class EtcdWatch:
             for answer in self._stream:
                 self._accept(answer)
         except grpc.RpcError as error:
-            problem = translate(error, what="a watch", where=self._member.name, is_write=False)
+            problem = self._members.translate(error, what="a watch", member=self._member, is_write=False)
             problem.__cause__ = error
             if not self._ended.is_set():  # else it was ended on our side, and the member is well
                 self._members.leave(self._member)
@@ -150,9 +184,9 @@ class EtcdWatch:
             )
         if answer.canceled:
             raise UnavailableError(f"etcd at {self._member.name} canceled a watch: {answer.cancel_reason}")
-        if answer.created:
-            with self._state:
-                self._is_created = True
+        with self._state:
+            self._note_heard()
+            self._is_created |= answer.created
         batch = self._batch(answer)
         if batch is None:
             return
@@ -164,7 +198,8 @@ class EtcdWatch:
 
     def _batch(self, answer: Any) -> WatchBatch | None:
         if not answer.events:
-            is_mark = not answer.created and answer.header.revision >= self._start_revision
+            is_ours = not answer.created and answer.watch_id != _NO_WATCH
+            is_mark = is_ours and answer.header.revision >= self._start_revision
             return WatchBatch(answer.header.revision, ()) if is_mark else None
         changes = tuple(
             Change(

@@ -127,7 +127,7 @@ def test_no_hypervisor_at_all_is_said_so():
 
 def test_used_addresses_and_the_gateway_are_never_given():
     used = frozenset({(10 << 24) + 10, (10 << 24) + 12})
-    view = cluster(hypervisor(), subnets=(subnet(10, 14, gateway=(10 << 24) + 11, used=used),))
+    view = cluster(hypervisor(), subnets=(subnet(10, 14, reserved=frozenset({(10 << 24) + 11}), used=used),))
     first, second, third = decide(view, [guest(n) for n in range(3)], DEFAULT_CANDIDATE_FUNCTIONS)
     assert isinstance(first, Placement)
     assert isinstance(second, Placement)
