@@ -5,20 +5,23 @@ Eight processes call `Hypervisor.add_guest` on one etcd, 100,000 times in all, o
 them all; now and then they take a guest off again, so that the race never ends. Then `lochness.invariants` looks at
 everything.
 
-    make bench-R1            QUICK=1 for 4,000 calls
+    make bench-R1            QUICK=1 for 3,000 calls
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import random
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from lochness import keys
 from lochness.context import Context
@@ -29,6 +32,8 @@ from lochness.model.resources import Resources
 from lochness.store.etcd import EtcdStore
 from lochness.store.protocol import Operation, Prefix, Put
 from lochness_lab.etcd import EtcdServer
+
+Results: TypeAlias = "multiprocessing.Queue[tuple[Counter[str], set[str]]]"
 
 PROCESSES: Final = 8
 HYPERVISORS: Final = 40
@@ -71,17 +76,30 @@ def run(calls: int, *, processes: int = PROCESSES, hypervisors: int = HYPERVISOR
             racer.start()
         outcomes: Counter[str] = Counter()
         acknowledged: set[str] = set()
-        for _ in racers:
-            counted, placed = results.get(timeout=PROCESS_LIMIT_S)
+        for counted, placed in gather(results, racers):
             outcomes += counted
             acknowledged |= placed
-        for racer in racers:
-            racer.join(timeout=30)
         seconds = time.perf_counter() - started
         with EtcdStore([server.url], timeout_s=60) as store:
             items = store.read(Prefix(keys.ROOT)).ranges[0]
     bound = {keys.last_part(item.key) for item in items if item.key.split("/")[1::2] == ["hypervisors", "guests"]}
     return Race(outcomes, len(check(items)), len(acknowledged ^ bound), seconds)
+
+
+def gather(results: Results, racers: Sequence[SpawnProcess]) -> Iterator[tuple[Counter[str], set[str]]]:
+    """What each racer reports. Raises SystemExit when one ends without a report, or none comes within the limit."""
+    deadline_s = time.monotonic() + PROCESS_LIMIT_S
+    missing = len(racers)
+    while missing:
+        try:
+            yield results.get(timeout=1)
+            missing -= 1
+        except queue.Empty:
+            broken = [racer.pid for racer in racers if racer.exitcode not in (None, 0)]
+            if broken or time.monotonic() > deadline_s:
+                raise SystemExit(f"R1: {missing} racer(s) without a report; ended with an error: {broken}") from None
+    for racer in racers:
+        racer.join(timeout=30)
 
 
 def prepare(context: Context, guests: int, hypervisors: int) -> list[str]:
@@ -131,9 +149,7 @@ def addresses_end(count: int) -> str:
     return f"10.1.{high}.{low}"
 
 
-def race(
-    url: str, guest_ids: list[str], seed: int, results: multiprocessing.Queue[tuple[Counter[str], set[str]]]
-) -> None:
+def race(url: str, guest_ids: list[str], seed: int, results: Results) -> None:
     """One process's share of the calls."""
     dice = random.Random(seed)
     outcomes: Counter[str] = Counter()
@@ -160,7 +176,7 @@ def race(
 
 
 def main() -> None:
-    calls = 4_000 if os.environ.get("QUICK") else 100_000
+    calls = 3_000 if os.environ.get("QUICK") else 100_000
     print(
         f"R1: {PROCESSES} processes, {calls} calls of add_guest, {HYPERVISORS} hosts of {PLACES} places, "
         f"{narrow_size(HYPERVISORS)} addresses for every other guest"
