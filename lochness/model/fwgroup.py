@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -47,6 +48,12 @@ class FWGroupRecord(Record):
     id: str = ""
     metadata: Metadata = {}
     rules: list[FWRule] = []
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        group = super().from_fields(fields)
+        group.rules = [FWRule.from_fields(rule) for rule in fields.get("rules", ())]  # with what they do not know
+        return group
 
     def normalize(self) -> None:
         self.id = normalized_id(self.id, "id")

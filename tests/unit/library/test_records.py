@@ -9,6 +9,7 @@ import pytest
 from lochness.errors import ValidationError
 from lochness.model.address import guest_mac, normalized_mac
 from lochness.model.flavor import FlavorRecord
+from lochness.model.fwgroup import FWGroupRecord
 from lochness.model.guest import Binding, GuestRecord
 from lochness.model.hypervisor import HypervisorRecord
 from lochness.model.image import ImageRecord
@@ -49,6 +50,11 @@ def test_unknown_fields_are_kept_behind_the_known_ones():
     assert written["future"] == {"a": [1, 2]}
     assert list(written)[-1] == "future"
     assert record.patched({"bridge": "br1"}).to_fields()["future"] == {"a": [1, 2]}
+
+
+def test_unknown_fields_of_a_rule_are_kept_too():
+    group = FWGroupRecord.from_json(b'{"id":"%s","rules":[{"portStart":1,"portEnd":2,"stateful":true}]}' % ID.encode())
+    assert json.loads(group.to_json())["rules"][0]["stateful"] is True
 
 
 def test_a_patch_changes_exactly_the_named_fields():
