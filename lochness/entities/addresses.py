@@ -20,8 +20,8 @@ from lochness.store.protocol import Key, Prefix, Store
 #: Ranges up to this size are read whole: about as many bytes as one round of drawing.
 SMALL_RANGE: Final = 1024
 #: How many addresses each round draws: few at first, as most ranges are far from full, then as many as etcd reads in
-#: one transaction, for about as long as reading a /16 whole would take. In a range that is 99 % full all of them together
-#: find none in 0.99 ** 1456, one case in two million.
+#: one transaction, for about as long as reading a /16 whole would take. In a range that is 99 % full all of them
+#: together find none in 0.99 ** 1456, one case in two million.
 ROUNDS: Final = (16, *[120] * 12)
 
 
