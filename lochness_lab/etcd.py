@@ -97,6 +97,7 @@ class EtcdServer:
         directory: Path,
         *,
         machine: Machine | None = None,
+        host: str = "127.0.0.1",
         ports: tuple[int, int] | None = None,
         authority: CertificateAuthority | None = None,
         name: str = "",
@@ -107,6 +108,7 @@ class EtcdServer:
         self.machine = machine
         self._program = find_etcd()
         self.version = etcd_version(self._program)
+        self._host = host
         self._ports = ports or ((2379, 2380) if machine else None)
         #: Tells ours from another one that happens to answer at the same address.
         self._member = name or f"lab-{uuid.uuid4().hex}"
@@ -130,13 +132,13 @@ class EtcdServer:
 
     @property
     def url(self) -> str:
-        """http(s)://127.0.0.1:PORT for clients. Raises UnavailableError before the first start."""
+        """http(s)://HOST:PORT for clients. Raises UnavailableError before the first start."""
         if self._ports is None:
             raise UnavailableError("etcd was not started yet, it has no port")
         return self._client_url(self._ports[0])
 
     def _client_url(self, port: int) -> str:
-        return f"{'https' if self._authority else 'http'}://127.0.0.1:{port}"
+        return f"{'https' if self._authority else 'http'}://{self._host}:{port}"
 
     @property
     def pid(self) -> int:
@@ -186,7 +188,7 @@ class EtcdServer:
         self._running().wait_until(lambda: self._is_healthy(self.url), limit_s=START_LIMIT_S, what="healthy etcd")
 
     def _launch(self, ports: tuple[int, int]) -> Process:
-        client, peer = self._client_url(ports[0]), f"http://127.0.0.1:{ports[1]}"
+        client, peer = self._client_url(ports[0]), f"http://{self._host}:{ports[1]}"
         urls = {"listen-client-urls": client, "advertise-client-urls": client}
         urls |= {"listen-peer-urls": peer, "initial-advertise-peer-urls": peer}
         flags = {"name": self._member, "data-dir": str(self.directory / "data"), "logger": "zap", **urls}
@@ -210,7 +212,7 @@ class EtcdServer:
         if self._authority is None:
             return {}
         if self._certificate is None:
-            self._certificate = self._authority.issue(self._member, "127.0.0.1")
+            self._certificate = self._authority.issue(self._member, self._host)
         own = {"cert-file": str(self._certificate.cert), "key-file": str(self._certificate.key)}
         return {**own, "client-cert-auth": "true", "trusted-ca-file": str(self._authority.ca)}
 
@@ -327,10 +329,12 @@ class EtcdCluster:
                 return
 
     def stop(self) -> None:
-        """SIGTERM to each and wait; their data and addresses stay."""
+        """End every member; their data and addresses stay.
+
+        By SIGKILL: at SIGTERM a leader first looks for a successor, for seconds when the others are gone or frozen.
+        """
         for member in self.members:
-            if member.is_running:
-                member.kill() if member.is_frozen else member.stop()
+            member.kill()
 
     def kill(self, member: EtcdServer) -> None:
         """SIGKILL to one member and wait."""
@@ -346,20 +350,23 @@ class EtcdCluster:
         return found[0]
 
     def _new_members(self) -> tuple[EtcdServer, ...]:
-        names = [f"member{number}" for number in range(1, self._size + 1)]
-        ports = free_ports(2 * self._size)
-        pairs = dict(zip(names, zip(ports[::2], ports[1::2], strict=True), strict=True))
+        ports = iter(free_ports(2 * self._size))
+        # An address for each: a certificate must be seen to hold for one of them only.
+        hosts = {f"member{number}": f"127.0.0.{number}" for number in range(1, self._size + 1)}
+        pairs = {name: (next(ports), next(ports)) for name in hosts}
+        peers = {name: f"http://{host}:{pairs[name][1]}" for name, host in hosts.items()}
         flags = {"initial-cluster-token": uuid.uuid4().hex, **self._flags}
         return tuple(
             EtcdServer(
                 self.directory / name,
-                ports=pair,
+                host=host,
+                ports=pairs[name],
                 authority=self._authority,
                 name=name,
-                peers={other: f"http://127.0.0.1:{peer}" for other, (_, peer) in pairs.items() if other != name},
+                peers={other: url for other, url in peers.items() if other != name},
                 flags=flags,
             )
-            for name, pair in pairs.items()
+            for name, host in hosts.items()
         )
 
     def _start_members(self) -> None:
@@ -369,7 +376,7 @@ class EtcdCluster:
             member.wait_until_healthy()
 
     def _leaders(self) -> list[EtcdServer]:
-        """At most one, the one that says so of itself in the latest term: one that was frozen may still believe in its own."""
+        """At most one: who says so of itself in the latest term. One that was frozen may still believe in its own."""
         claims: dict[int, EtcdServer] = {}
         for member in self.members:
             if not member.is_running or member.is_frozen:

@@ -40,6 +40,8 @@ real_packages() {
     group "the guests' network: bridges, and a ping to prove that they answer"
     need iproute2 find_program ip
     need iputils-ping command -v ping
+    group "certificates for the tests of TLS"
+    need openssl command -v openssl
     group "the demo guest's image: unpacking the kernel of a Debian package"
     need lz4 command -v lz4
     need xz-utils command -v xz

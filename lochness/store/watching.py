@@ -25,7 +25,7 @@ from lochness.errors import CompactedError, LochnessError, UnavailableError
 from lochness.store.protocol import Key, Prefix, Reading, Store, Watch, WatchBatch
 
 RETRY_MIN_S: Final = 0.1
-RETRY_MAX_S: Final = 5.0
+RETRY_MAX_S: Final = 2.0
 RELIST_S: Final = 600.0
 STOP_LIMIT_S: Final = 1.0
 

@@ -6,6 +6,6 @@ import os
 # reaches the caller as an error. Read when it is loaded, so it is set before.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from lochness.store.etcd.store import EtcdStore  # noqa: E402
+from lochness.store.etcd.store import EtcdStore
 
 __all__ = ["EtcdStore"]

@@ -117,6 +117,8 @@ class Members:
         unasked = len(self._members)
         pause_s = ELECTION_PAUSE_MIN_S
         doubt: AmbiguousWriteError | None = None
+        leaderless: UnavailableError | None = None
+        may_wait = False  # a member that was asked in this round waits for an election
         while True:
             unasked -= 1
             remaining_s = max(deadline_s - time.monotonic(), 0.001)
@@ -128,12 +130,14 @@ class Members:
                 if not may_repeat or not unasked or time.monotonic() >= deadline_s:
                     raise doubt from doubt.__cause__
             except UnavailableError as problem:
+                if is_between_leaders(problem):
+                    leaderless, may_wait = problem, True
                 is_late = time.monotonic() + pause_s >= deadline_s
-                if is_late or self._is_closed or not (unasked or is_between_leaders(problem)):
-                    error = doubt or problem
+                if is_late or self._is_closed or not (unasked or may_wait):
+                    error = doubt or leaderless or problem
                     raise error from error.__cause__
                 if not unasked:
-                    unasked = len(self._members)
+                    unasked, may_wait = len(self._members), False
                     time.sleep(pause_s * random.uniform(0.5, 1.0))
                     pause_s = min(2 * pause_s, ELECTION_PAUSE_MAX_S)
 
@@ -171,6 +175,7 @@ def _channel_options(connect_limit_s: float) -> list[tuple[str, int]]:
     return [
         ("grpc.keepalive_time_ms", int(KEEPALIVE_TIME_S * 1000)),
         ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_S * 1000)),
+        ("grpc.http2.ping_timeout_ms", int(KEEPALIVE_TIMEOUT_S * 1000)),  # 60 s by itself, whatever the line above says
         ("grpc.http2.max_pings_without_data", 0),  # a quiet watch must still notice that its member is gone
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", max(int(connect_limit_s * 1000), 100)),

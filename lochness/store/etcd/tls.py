@@ -21,9 +21,10 @@ from lochness.store.endpoints import Endpoint
 
 _VERIFY: Final = re.compile(r"CERTIFICATE_VERIFY_FAILED: ([a-zA-Z -]+)")
 _NOT_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")
-#: What a member's refusal of our certificate looks like: TLS 1.3 tells it after our side of the handshake is done, as
-#: an alert that gRPC reports as unreadable data, or as the connection's end when that is seen first.
-_CUT_OFF: Final = ("Unwrap failed", "Socket closed", "Connection reset", "Broken pipe", "SSLV3_ALERT", "TLSV1_ALERT")
+#: How a member refuses our certificate: TLS 1.3 tells it after our side of the handshake is done, by an alert that gRPC
+#: reports as unreadable data; when the connection's end is seen first, that is all there is.
+_REFUSED: Final = ("Unwrap failed", "SSLV3_ALERT", "TLSV1_ALERT")
+_CUT_OFF: Final = ("Socket closed", "Connection reset", "Broken pipe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +71,20 @@ class TLSFiles:
 
     def explain(self, text: str, endpoint: Endpoint) -> str:
         """What gRPC's `text` about a connection that was not made means, "" when it is not about TLS."""
+        if "failed to connect" not in text:
+            return ""
+        is_refused = any(word in text for word in _REFUSED)
+        is_cut_off = any(word in text for word in _CUT_OFF)
         if not endpoint.is_tls:
-            return "the connection was closed at once: does it want https?" if "Socket closed" in text else ""
+            return "it closed the connection at once (does it want https?)" if is_cut_off else ""
         if found := _VERIFY.search(text):
             return f"its certificate does not verify against the CA file {self.ca}: {found[1]}"
         if "Hostname Verification Check failed" in text:
             return f"its certificate is not for the name {endpoint.host}"
         if any(word in text for word in _NOT_TLS):
-            return "it does not speak TLS: does it want http?"
-        if any(word in text for word in _CUT_OFF):
-            if self.cert is None:
-                return "it ended the TLS handshake: it demands a client certificate, and none is given"
-            return f"it does not accept the client certificate {self.cert} (expired, or of a CA that it does not trust)"
-        return ""
+            return "it does not speak TLS (does it want http?)"
+        shown = f"the client certificate {self.cert}" if self.cert else "clients without a certificate"
+        if is_refused:
+            reason = " (expired, or of a CA that it does not trust)" if self.cert else ""
+            return f"it does not accept {shown}{reason}"
+        return f"it ended the TLS handshake (does it speak TLS, does it accept {shown}?)" if is_cut_off else ""
