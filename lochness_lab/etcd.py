@@ -29,6 +29,7 @@ from lochness.errors import ConfigurationError, DeadlineError, UnavailableError
 from lochness_lab.certificates import Certificate, CertificateAuthority
 from lochness_lab.machine import Machine
 from lochness_lab.processes import Process, find_program, process_state
+from lochness_lab.server import Server
 from lochness_lab.waiting import wait_until
 
 START_LIMIT_S = 20.0
@@ -84,13 +85,15 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
-class EtcdServer:
+class EtcdServer(Server):
     """One member of etcd with its data and log below `directory`. A context manager, or start() and stop().
 
     With `machine` it runs inside that machine, where only processes of the machine reach it; `ports` (client, peer)
     default to 2379 and 2380 there, and to free ones outside. With `authority` clients come by https and show a
     certificate of that authority. `peers` are the other members' peer URLs by name, `flags` etcd's own ones.
     """
+
+    what = "etcd"
 
     def __init__(
         self,
@@ -104,6 +107,7 @@ class EtcdServer:
         peers: Mapping[str, str] | None = None,
         flags: Mapping[str, str] | None = None,
     ) -> None:
+        super().__init__()
         self.directory = directory
         self.machine = machine
         self._program = find_etcd()
@@ -116,14 +120,9 @@ class EtcdServer:
         self._certificate: Certificate | None = None
         self._peers = dict(peers or {})
         self._flags = dict(flags or {})
-        self._process: Process | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.stop()
+        super().__exit__(kind, error, at)
         self.remove_data()
 
     def remove_data(self) -> None:
@@ -139,14 +138,6 @@ class EtcdServer:
 
     def _client_url(self, port: int) -> str:
         return f"{'https' if self._authority else 'http'}://{self._host}:{port}"
-
-    @property
-    def pid(self) -> int:
-        return self._running().pid
-
-    @property
-    def is_running(self) -> bool:
-        return self._process is not None and self._process.is_running
 
     def start(self) -> None:
         """Start it and wait for its health. Raises UnavailableError or DeadlineError with the end of its log."""
@@ -240,41 +231,9 @@ class EtcdServer:
             return False
         return re.search(r'"health"\s*:\s*"?true', words) is not None and self._member in words
 
-    def stop(self) -> None:
-        """SIGTERM and wait; fine when it is down already."""
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
-
-    def kill(self) -> None:
-        """SIGKILL and wait: what had not reached the disk is left to chance."""
-        if self._process is not None:
-            self._process.kill()
-            self._process = None
-
-    def restart(self) -> None:
-        """Stop it and start it again with its data, at the same address."""
-        self.stop()
-        self.start()
-
-    def freeze(self) -> None:
-        """SIGSTOP: connections stay open and nothing answers."""
-        self._running().freeze()
-
-    def thaw(self) -> None:
-        self._running().thaw()
-
     @property
     def is_frozen(self) -> bool:
         return self.is_running and process_state(self.pid) == "T"
-
-    def log_tail(self, lines: int = 30) -> str:
-        return self._process.log_tail(lines) if self._process else ""
-
-    def _running(self) -> Process:
-        if self._process is None or not self._process.is_running:
-            raise UnavailableError("etcd is not running")
-        return self._process
 
 
 class EtcdCluster:

@@ -15,12 +15,11 @@ from __future__ import annotations
 import subprocess
 import uuid
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from lochness.errors import ConfigurationError, DeadlineError, UnavailableError
 from lochness_lab.machine import Machine
-from lochness_lab.processes import Process, find_program, require_program
+from lochness_lab.processes import find_program, require_program
+from lochness_lab.server import Server
 
 START_LIMIT_S = 20.0
 #: sockaddr_un.sun_path, its final zero byte included.
@@ -59,9 +58,10 @@ stdio_handler = "file"
 """
 
 
-class Libvirtd:
-    """The libvirtd of `machine`, its files below the machine's directory. A context manager, or start() and stop().
+class Libvirtd(Server):
+    """The libvirtd of `machine`, its files below the machine's directory.
 
+    A context manager, or start() and stop(). Guests go on when it ends.
     `host_uuid` is the host's identity towards libvirt, a new one by default.
     """
 
@@ -69,11 +69,12 @@ class Libvirtd:
     uri_inside = "qemu:///system"
 
     def __init__(self, machine: Machine, *, host_uuid: str = "") -> None:
+        super().__init__()
         self.machine = machine
+        self.what = f"libvirtd on {machine.name}"
         self.directory = machine.directory / "libvirt"
         self.host_uuid = host_uuid or str(uuid.uuid4())
         self._bound_pid = 0  # pid 1 of the machine that has our directories; another one after a power cycle
-        self._process: Process | None = None
         if len(bytes(self.socket)) >= SOCKET_PATH_BYTES:
             raise ConfigurationError(f"{self.socket} is too long for a socket: {SOCKET_PATH_BYTES - 1} bytes at most")
 
@@ -84,13 +85,6 @@ class Libvirtd:
         missing = [program for program in wanted if find_program(program) is None]
         return Machine.available() or (f"not installed: {', '.join(missing)}" if missing else None)
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.stop()
-
     @property
     def socket(self) -> Path:
         """Its socket as seen from outside the machine."""
@@ -100,14 +94,6 @@ class Libvirtd:
     def uri_outside(self) -> str:
         """For processes of the real machine."""
         return f"qemu+unix:///system?socket={self.socket}"
-
-    @property
-    def pid(self) -> int:
-        return self._running().pid
-
-    @property
-    def is_running(self) -> bool:
-        return self._process is not None and self._process.is_running
 
     def start(self) -> None:
         """Start it and wait for its answer. Raises UnavailableError or DeadlineError with the end of its log."""
@@ -151,34 +137,3 @@ class Libvirtd:
         if is_checked and done.returncode != 0:
             raise UnavailableError(f"virsh {' '.join(words)}: status {done.returncode}: {done.stderr.strip()}")
         return done
-
-    def stop(self) -> None:
-        """SIGTERM and wait; guests go on. Fine when it is down already."""
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
-
-    def kill(self) -> None:
-        """SIGKILL and wait; guests go on."""
-        if self._process is not None:
-            self._process.kill()
-            self._process = None
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
-
-    def freeze(self) -> None:
-        """SIGSTOP: connections stay open and nothing answers."""
-        self._running().freeze()
-
-    def thaw(self) -> None:
-        self._running().thaw()
-
-    def log_tail(self, lines: int = 30) -> str:
-        return self._process.log_tail(lines) if self._process else ""
-
-    def _running(self) -> Process:
-        if self._process is None or not self._process.is_running:
-            raise UnavailableError(f"libvirtd on {self.machine.name} is not running")
-        return self._process
