@@ -31,6 +31,7 @@ build_packages() {
 real_packages() {
     group "the store: an etcd for the demo and the tests"
     need etcd-server find_program etcd
+    need etcd-client find_program etcdctl
     group "the hypervisor: libvirt and QEMU, used from namespaces of our own"
     need libvirt-daemon-system test -x /usr/sbin/libvirtd
     need libvirt-daemon-driver-qemu in_libdir libvirt/connection-driver/libvirt_driver_qemu.so
