@@ -6,17 +6,20 @@ try again) and reaches the goal; the store is clean both times. The number of po
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 
 from lochness import keys
+from lochness.capacity import Policy
 from lochness.context import Context
 from lochness.entities.guest import Guest
 from lochness.entities.hypervisor import Hypervisor
 from lochness.entities.subnet import Subnet
 from lochness.errors import AmbiguousWriteError, LochnessError, NotFoundError, UnavailableError
+from lochness.identity import set_hypervisor_id
 from lochness.invariants import check
 from lochness.model.resources import Resources
 from lochness.store.faults import FaultyStore
@@ -99,6 +102,20 @@ class Case:
     is_reached: Callable[[World], bool]
 
 
+def rename_guest(world: World) -> None:
+    guest = world.guest("placed")
+    guest.metadata = {"name": "web"}
+    guest.save()
+
+
+def report(world: World) -> None:
+    """What a host's own script does: beat, and write its resources."""
+    set_hypervisor_id(world.ids["host"])
+    host = world.host
+    host.heartbeat(30)
+    host.update_resources(Policy(reserve_memory_mb=0, reserve_disk_mb=0))
+
+
 CASES = [
     Case("add_guest", lambda w: w.host.add_guest(w.guest("waiting")), lambda w: w.ids["waiting"] in w.host.guests()),
     Case("remove_guest", lambda w: w.host.remove_guest(w.guest("placed")), lambda w: w.host.guests() == []),
@@ -160,6 +177,16 @@ CASES = [
         lambda w: not exists(lambda: w.context.hypervisor(w.ids["bare"])),
     ),
     Case(
+        "save a record",
+        rename_guest,
+        lambda w: w.guest("placed").metadata == {"name": "web"},
+    ),
+    Case(
+        "register and report",
+        report,
+        lambda w: w.host.is_alive() and w.host.available_resources != w.host.total_resources,
+    ),
+    Case(
         "set configs",
         lambda w: w.host.set_configs({"a": "1", "b": "2"}),
         lambda w: w.host.config == {"a": "1", "b": "2"},
@@ -203,6 +230,21 @@ def assert_recovers(case: Case, number: int, error: LochnessError, moment) -> No
             break
     assert case.is_reached(world), f"call {number} failed {moment} its effect"
     assert world.violations() == (), f"call {number} failed {moment} its effect"
+
+
+@pytest.mark.parametrize("call", [1, 2])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_reservation_gives_one_address_whatever_fails(call, moment):
+    world = World()
+    subnet, guest_id = world.subnet("loose"), world.ids["waiting"]
+    error = AmbiguousWriteError("planted") if call == 2 else UnavailableError("planted")
+    world.store.fail(call, error, moment=moment)
+    for _ in range(MAX_TRIES):
+        with contextlib.suppress(UnavailableError, AmbiguousWriteError):
+            subnet.reserve_address(guest_id)
+        if guest_id in subnet.addresses().values():  # the re-reading that the errors ask for
+            break
+    assert list(subnet.addresses().values()) == [guest_id]
 
 
 def test_a_reservation_whose_answer_was_lost_is_found_again():
