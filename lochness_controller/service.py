@@ -25,6 +25,7 @@ import uvicorn
 
 from lochness import events
 from lochness.agent_client import MistifyAgent
+from lochness.candidate_plugins import load_candidate_functions
 from lochness.clock import Clock, SystemClock
 from lochness.context import Context
 from lochness.listen import Address, check_listen, open_listener
@@ -92,7 +93,14 @@ class Controller:
         self._dispatcher = Dispatcher(
             store,
             view,
-            Scheduler(store, view, clock, worker=worker, workers_alive=self._workers_alive),
+            Scheduler(
+                store,
+                view,
+                clock,
+                worker=worker,
+                workers_alive=self._workers_alive,
+                functions=load_candidate_functions(settings.candidate_functions),
+            ),
             JobRunner(store, self._agent, settings, clock, worker),
             settings,
             clock,

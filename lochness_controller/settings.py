@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from lochness.candidate_plugins import DEFAULT_NAMES, load_candidate_functions
 from lochness.errors import ConfigurationError
 from lochness.listen import check_listen
 from lochness.settings import COMMON_VARIABLES, CommonSettings, load_settings
@@ -47,7 +48,8 @@ class ControllerSettings(CommonSettings, kw_only=True):
     hypervisor. `fetch_limit_s`, `create_limit_s`, `delete_limit_s` and `action_limit_s` bound a job's step, from asking
     the agent to its answer. Finished jobs are kept `job_kept_s`. All jobs are looked at anew every `look_interval_s`,
     whatever the watch said. The controller's lease lives `lease_ttl_s`: so long a dead one's jobs wait for another
-    controller. `agent_port` is where agents listen, `agent_timeout_s` bounds a request to one.
+    controller. `agent_port` is where agents listen, `agent_timeout_s` bounds a request to one. `candidate_functions`
+    are the names of those that choose a guest's hypervisor, in order (lochness.candidate_plugins).
     """
 
     listen: list[str] = msgspec.field(default_factory=lambda: [DEFAULT_LISTEN])
@@ -64,6 +66,7 @@ class ControllerSettings(CommonSettings, kw_only=True):
     lease_ttl_s: int = 10
     agent_port: int = 8080
     agent_timeout_s: float = 10.0
+    candidate_functions: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_NAMES))
 
     def check(self) -> None:
         super().check()
@@ -72,6 +75,7 @@ class ControllerSettings(CommonSettings, kw_only=True):
                 raise ConfigurationError(f"{name} must be above 0, got {getattr(self, name):g}")
         if not 0 < self.agent_port < 1 << 16:
             raise ConfigurationError(f"agent_port must be 1 to 65535, got {self.agent_port}")
+        load_candidate_functions(self.candidate_functions)
         if not self.listen:
             raise ConfigurationError("listen names no address")
         for address in self.listen:
