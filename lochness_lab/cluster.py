@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +44,7 @@ _CLI = "lochness.cli.main"
 Tell = Callable[[str], None]
 
 
-class Cluster:
+class Cluster(ABC):
     """A cluster of one hypervisor, `hypervisor_id`, its files below `directory`. Use a subclass.
 
     `server` is the controller's URL and `agent_url` the agent's, as processes of the cluster see them. `tell` gets a
@@ -80,27 +81,29 @@ class Cluster:
     # ----------------------------------------------------------------------------------------- what a subclass decides
 
     @property
+    @abstractmethod
     def etcd(self) -> EtcdServer:
-        raise NotImplementedError
+        """The store it stands on."""
 
     def _image_sources(self) -> list[Path]:
         """Where the agent takes file:// images from."""
         return [self.source_dir]
 
+    @abstractmethod
     def _open(self) -> None:
         """Start what Loch Ness stands on: the place, etcd, libvirt."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _close(self) -> None:
         """The reverse, from any half-way state."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _start(self, argv: Sequence[str], name: str, env: Mapping[str, str]) -> Process:
-        raise NotImplementedError
+        """Start a process where the cluster is."""
 
+    @abstractmethod
     def _enter(self) -> list[str]:
         """The command in front of one that is to run where the cluster is."""
-        raise NotImplementedError
 
     # ------------------------------------------------------------------------------------------------------- its life
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from lochness.model.address import guest_mac, normalized_ip, normalized_mac
+from lochness.model.address import normalized_ip, normalized_mac
 from lochness.model.record import Metadata, Quantity, Record, normalized_id, require, require_id
 from lochness.model.resources import Resources
 
@@ -52,10 +52,6 @@ class GuestRecord(Record):
         require_id(self.network, "network")
         require(bool(self.mac), "mac is required", "mac")
         require(self.type in ("", "kvm"), f"type must be kvm, got {self.type!r}", "type")
-
-    def with_defaults(self) -> GuestRecord:
-        """A copy with what a new guest gets by itself where it is blank: the MAC that follows from its id."""
-        return self if self.mac or not self.id else self.patched({"mac": guest_mac(self.id)})
 
 
 class Binding(Record):
