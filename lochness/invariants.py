@@ -130,7 +130,7 @@ class _Snapshot:
 #: What may stand behind an object's id. Under `config/` and `jobs/` the rest of the key is free.
 _PARTS: Mapping[str, frozenset[str]] = {
     keys.GUEST_PATH: frozenset({"metadata", "power", "status"}),
-    keys.HYPERVISOR_PATH: frozenset({"metadata", "resources", "heartbeat", "config", "subnets", "guests"}),
+    keys.HYPERVISOR_PATH: frozenset({"metadata", "resources", "heartbeat", "lost", "config", "subnets", "guests"}),
     keys.SUBNET_PATH: frozenset({"metadata", "addresses"}),
     keys.NETWORK_PATH: frozenset({"metadata", "subnets"}),
     keys.VLAN_PATH: frozenset({"metadata", "vlangroups"}),

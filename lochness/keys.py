@@ -116,6 +116,11 @@ def hypervisor_heartbeat(id: str) -> str:
     return f"{HYPERVISOR_PATH}{id}/heartbeat"
 
 
+def hypervisor_lost(id: str) -> str:
+    """Says since when a hypervisor's heartbeat is missing; absent while it beats."""
+    return f"{HYPERVISOR_PATH}{id}/lost"
+
+
 def hypervisor_configs(id: str) -> str:
     """Prefix of a hypervisor's settings."""
     return f"{HYPERVISOR_PATH}{id}/config/"

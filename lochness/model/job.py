@@ -43,7 +43,9 @@ class JobRecord(Record, omit_defaults=False):
     `error` the reason of a failure in one line with its numbers. Times are RFC 3339.
     The fields after `finished_at` are beyond what existing clients know: `request` is what was asked for ("create",
     "delete" or an action), `explanation` the placement's tally, `request_id` the HTTP request's, `worker` the id of the
-    controller that works on it (controllers/ID; "": none yet).
+    controller that works on it (controllers/ID; "": none yet). `cancel_requested_at` is set by `lochness.jobs`, the one
+    field that others than the worker write. `force`: a delete that releases also what no agent confirms.
+    An unfinished job with an `error` has failed already and is being undone.
     """
 
     id: str = ""
@@ -63,6 +65,12 @@ class JobRecord(Record, omit_defaults=False):
     worker: str = ""
     steps: list[JobStep] = []
     explanation: dict[str, Any] = {}
+    cancel_requested_at: str = UNSET_TIME
+    force: bool = False
+
+    @property
+    def is_cancel_requested(self) -> bool:
+        return self.cancel_requested_at != UNSET_TIME
 
     @property
     def is_finished(self) -> bool:
