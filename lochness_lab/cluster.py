@@ -31,7 +31,7 @@ from lochness_lab.etcd import EtcdServer, free_ports
 from lochness_lab.guest_image import default_cache
 from lochness_lab.libvirtd import Libvirtd
 from lochness_lab.machine import Machine
-from lochness_lab.processes import Process
+from lochness_lab.processes import Process, run
 from lochness_lab.readiness import Readiness
 
 READY_LIMIT_S = 60.0
@@ -267,11 +267,11 @@ class Cluster(ABC):
 
     def _run(self, argv: Sequence[str], limit_s: float) -> subprocess.CompletedProcess[str]:
         try:
-            return subprocess.run(
+            return run(
                 argv,
-                check=False,
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
                 timeout=limit_s,
                 env=self.environment(),

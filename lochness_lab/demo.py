@@ -28,6 +28,7 @@ from typing import Any
 from lochness.errors import ConfigurationError, DeadlineError, LochnessError, UnavailableError
 from lochness_lab.catalog import HYPERVISOR, catalog, first_image, guest_creation, registration
 from lochness_lab.cluster import Cluster, DriverCluster, QemuCluster
+from lochness_lab.processes import run
 from lochness_lab.waiting import wait_until
 
 GUEST = "hello"
@@ -181,9 +182,8 @@ def _run(screen: Screen, cluster: Cluster, *words: str) -> None:
     """Run `lochness`, its output as it comes. Raises UnavailableError when it fails, DeadlineError."""
     screen.tell(f"$ lochness {shlex.join(words)}")
     try:
-        status = subprocess.run(
+        status = run(
             cluster.cli_command(*words),
-            check=False,
             stdin=subprocess.DEVNULL,
             env=cluster.environment(),
             timeout=COMMAND_LIMIT_S,

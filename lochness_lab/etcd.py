@@ -162,7 +162,7 @@ class EtcdServer(Server):
         client = self._client_url(ports[0])
         try:
             process.wait_until(lambda: self._is_healthy(client), limit_s=START_LIMIT_S, what="healthy etcd")
-        except (UnavailableError, DeadlineError):
+        except BaseException:
             process.kill()
             raise
         self._process = process

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lochness.errors import ConfigurationError, DeadlineError, UnavailableError
 from lochness_lab.machine import Machine
-from lochness_lab.processes import find_program, require_program
+from lochness_lab.processes import find_program, require_program, run
 from lochness_lab.server import Server
 
 START_LIMIT_S = 20.0
@@ -106,7 +106,7 @@ class Libvirtd(Server):
         process = self.machine.start([program, "--listen"], name="libvirtd", log=self.directory / "libvirtd.log")
         try:
             process.wait_until(self._answers, limit_s=START_LIMIT_S, what="answer from libvirtd")
-        except (UnavailableError, DeadlineError):
+        except BaseException:
             process.kill()
             raise
         self._process = process
@@ -129,8 +129,13 @@ class Libvirtd(Server):
         """Run virsh from outside the machine. Raises as Machine.run does."""
         argv = [require_program("virsh", "libvirt-clients"), "--quiet", "--connect", self.uri_outside, *words]
         try:
-            done = subprocess.run(
-                argv, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s
+            done = run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=timeout_s,
             )
         except subprocess.TimeoutExpired as error:
             raise DeadlineError(f"virsh {' '.join(words)} took over {timeout_s:g} s") from error

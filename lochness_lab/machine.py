@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from lochness.errors import ConfigurationError, DeadlineError, UnavailableError
-from lochness_lab.processes import DIE_WITH_PARENT, SBIN, Process, die_with_us, find_program, first_child
+from lochness_lab.processes import DIE_WITH_PARENT, SBIN, Process, child, die_with_us, find_program, first_child
 
 NAMESPACES = ("--mount", "--pid", "--net", "--uts", "--ipc")
 #: util-linux and iproute2 are what a machine is made with.
@@ -93,6 +93,9 @@ class Machine:
         except (UnavailableError, DeadlineError) as error:
             init.kill()
             raise ConfigurationError(f"machine {self.name} cannot be made: {error.message}") from error
+        except BaseException:
+            init.kill()
+            raise
         self._init = init
 
     def power_off(self) -> None:
@@ -146,7 +149,7 @@ class Machine:
         """
         command = [*die_with_us(), *self._enter(cwd), *DIE_WITH_PARENT, *map(str, argv)]
         title = f"{' '.join(map(str, argv))} on {self.name}"
-        with subprocess.Popen(
+        with child(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -160,6 +163,9 @@ class Machine:
                 # Its child first: nsenter reaps it. An orphan of nsenter would be left to the real machine's pid 1.
                 os.kill(first_child(nsenter.pid) or nsenter.pid, signal.SIGKILL)
                 raise DeadlineError(f"{title} took over {timeout_s:g} s") from error
+            except BaseException:
+                os.kill(first_child(nsenter.pid) or nsenter.pid, signal.SIGKILL)
+                raise
         if is_checked and nsenter.returncode != 0:
             raise UnavailableError(f"{title}: status {nsenter.returncode}: {(complaint or output).strip()}")
         return subprocess.CompletedProcess(list(map(str, argv)), nsenter.returncode, output, complaint)

@@ -5,6 +5,8 @@
 2. Signals reach the process itself, also inside a machine's pid namespace, where it is the child of our nsenter.
 3. Its output goes to a log file, and every error about the process ends with the log's last lines.
 4. stop() and kill() return only when the process is gone and reaped.
+5. A signal whose handler raises (Ctrl-C) never loses a process that is just being started: it is handled when the
+   process has an owner.
 
 Children of the process are not followed: a machine (machine.py) is what ends a whole tree.
 """
@@ -16,10 +18,12 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from lochness.errors import ConfigurationError, DeadlineError, UnavailableError
 from lochness_lab.waiting import wait_until
@@ -31,6 +35,7 @@ DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 # setpriv comes too late for a parent that has died since the fork; then we have another parent by now.
 _IF_PARENT_LIVES = ("sh", "-c", '[ "$PPID" = "$0" ] || exit 1; exec "$@"')
 LOG_TAIL_LINES = 30
+KILL_LIMIT_S: Final = 10
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
@@ -68,6 +73,64 @@ def first_child(pid: int) -> int:
     return 0
 
 
+class _HeldSignals:
+    """The handlers of the signals that end us, held back while a process is started. Of use in the main thread only.
+
+    subprocess.Popen forks long before it returns: an exception out of a handler in between leaves a child that nobody
+    knows of.
+    """
+
+    _NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __init__(self) -> None:
+        self._arrived: list[int] = []
+        self._handlers: dict[int, Any] = {}
+
+    def hold(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python runs handlers in the main thread only
+        for number in self._NUMBERS:
+            if callable(handler := signal.getsignal(number)):  # the others are the kernel's to obey
+                self._handlers[number] = handler
+                signal.signal(number, lambda arrived, _frame: self._arrived.append(arrived))
+
+    def release(self) -> None:
+        """Let the handlers run for what has arrived; they may raise. A second release does nothing."""
+        while self._handlers:
+            number, handler = self._handlers.popitem()
+            signal.signal(number, handler)
+        if self._arrived:
+            arrived = self._arrived[0]
+            self._arrived.clear()
+            signal.raise_signal(arrived)
+
+
+@contextmanager
+def child(argv: Sequence[str | Path], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """Start `argv` with the options of subprocess.Popen; however the block is left, the process is gone and reaped."""
+    signals = _HeldSignals()
+    signals.hold()
+    try:
+        process = subprocess.Popen(list(map(str, argv)), **options)
+        try:
+            signals.release()
+            yield process
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            process.__exit__(None, None, None)  # close its pipes, and wait: not for a quarter of a second as on Ctrl-C
+    finally:
+        signals.release()
+
+
+def run(argv: Sequence[str | Path], *, timeout: float, **options: Any) -> subprocess.CompletedProcess[Any]:
+    """As subprocess.run without `check`, but also on Ctrl-C it leaves no process. Raises subprocess.TimeoutExpired."""
+    with child(argv, **options) as process:
+        out, err = process.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
 class Process:
     """A running process with its log. Use `Process.start`, or `Machine.start` for one inside a machine."""
 
@@ -99,21 +162,31 @@ class Process:
         command = [*die_with_us(), *enter, *(DIE_WITH_PARENT if enter else ()), *map(str, argv)]
         name = name or Path(argv[0]).name
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            starter = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE if holds_stdin else subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=None if env is None else dict(env),
-                cwd=cwd,
-                start_new_session=True,
-            )
-        process = cls(name, starter, starter.pid, log)
-        if enter:
-            process.pid = process.wait_until(
-                lambda: first_child(starter.pid), limit_s=10, what=f"{name} in its namespaces"
-            )
+        signals = _HeldSignals()
+        signals.hold()
+        try:
+            with log.open("ab") as output:
+                starter = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE if holds_stdin else subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=None if env is None else dict(env),
+                    cwd=cwd,
+                    start_new_session=True,
+                )
+            process = cls(name, starter, starter.pid, log)
+            try:
+                signals.release()
+                if enter:
+                    process.pid = process.wait_until(
+                        lambda: first_child(starter.pid), limit_s=10, what=f"{name} in its namespaces"
+                    )
+            except BaseException:
+                process.kill()
+                raise
+        finally:
+            signals.release()
         return process
 
     def __enter__(self) -> Self:
@@ -197,10 +270,10 @@ class Process:
         self.signal(signal.SIGKILL)
         self._continue()
         try:
-            return self._reap(10)
+            return self._reap(KILL_LIMIT_S)
         except subprocess.TimeoutExpired:
             self._starter.kill()  # an nsenter whose child is stuck in the kernel
-            return self._reap(10)
+            return self._reap(KILL_LIMIT_S)
 
     def _reap(self, limit_s: float) -> int:
         status = self._starter.wait(limit_s)

@@ -55,6 +55,41 @@ def test_a_wait_has_a_limit_and_names_it(tmp_path):
             process.wait(0.1)
 
 
+# Each child interrupts its parent as its first act: the signal comes while Popen is still at work, or just after.
+INTERRUPTING = """
+import pathlib, signal, subprocess, sys
+from lochness_lab.processes import Process, child, run
+
+SCRIPT = ["sh", "-c", "kill -INT $PPID; exec sleep 600"]
+
+def starting():
+    with Process.start(SCRIPT, log=pathlib.Path(sys.argv[1])) as process:
+        process.wait(30)
+
+def running():
+    run(SCRIPT, timeout=30)
+
+def waiting_for_a_child():
+    with child(SCRIPT) as process:
+        process.wait(30)
+
+for act in (starting, running, waiting_for_a_child) * 6:
+    try:
+        act()
+    except KeyboardInterrupt:
+        pass
+    else:
+        raise SystemExit(f"{act.__name__} was not interrupted")
+print(pathlib.Path("/proc/self/task").joinpath(str(__import__("os").getpid()), "children").read_text())
+"""
+
+
+def test_an_interruption_while_a_process_is_started_loses_none(tmp_path):
+    argv = [sys.executable, "-c", INTERRUPTING, str(tmp_path / "log")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
 def test_it_dies_with_the_one_who_started_it(tmp_path):
     starter = f"""
 import pathlib, signal

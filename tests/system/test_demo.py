@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from lochness.errors import DeadlineError
 from lochness_lab.cluster import Cluster
 from lochness_lab.waiting import wait_until
 
@@ -58,7 +59,16 @@ def demo(directory: Path, *options: str, prefix: Sequence[str] = (), path: str =
 
 
 def left_behind(directory: Path) -> list[str]:
-    """What of a demo in that directory is still there: the directory, processes, mounts, interfaces."""
+    """What of a demo in that directory stays: the directory, processes, mounts, interfaces.
+
+    The kernel takes apart the namespaces of an ended machine a moment after its end; what stays for long is left.
+    """
+    with suppress(DeadlineError):
+        wait_until(lambda: not _found(directory), limit_s=5, what="end of all that was the demo's")
+    return _found(directory)
+
+
+def _found(directory: Path) -> list[str]:
     found = [str(directory)] if directory.exists() else []
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and int(process.name) != os.getpid():
