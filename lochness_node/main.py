@@ -184,7 +184,7 @@ def _resources(flags: Flags) -> Daemon:
     return ResourcesDaemon(
         settings,
         _open_store(settings, settings.etcd_timeout_s),
-        LibvirtDriver(settings.libvirt),
+        LibvirtDriver(settings.libvirt, read_only=True),
         reread=_rereading(load, flags),
     )
 

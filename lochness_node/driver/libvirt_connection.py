@@ -139,10 +139,14 @@ class Session:
 
 
 class LibvirtConnection:
-    """The connection to `uri`, opened when first used. Safe to share between threads."""
+    """The connection to `uri`, opened when first used. Safe to share between threads.
 
-    def __init__(self, uri: str, *, call_timeout_s: float) -> None:
+    `read_only` takes libvirt's read-only socket, which needs no group, and over which nothing can be changed.
+    """
+
+    def __init__(self, uri: str, *, call_timeout_s: float, read_only: bool = False) -> None:
         self._uri = uri
+        self._open: Final = libvirt.openReadOnly if read_only else libvirt.open
         self._call_timeout_s = call_timeout_s
         self._calls = DeadlineCalls("libvirt", max_calls=MAX_CALLS)
         self._log = get_logger("libvirt")
@@ -221,7 +225,7 @@ class LibvirtConnection:
 
         def perform(_still_wanted: StillWanted) -> Session:
             _ensure_event_loop()
-            session = Session(libvirt.open(self._uri))
+            session = Session(self._open(self._uri))
             late.append(session)
             self._listen(session)
             return session

@@ -71,11 +71,14 @@ _REASONS: Final[dict[int, tuple[str, ...]]] = {
 class LibvirtDriver:
     """The hypervisor at `uri`. Implements `lochness_node.driver.protocol.Driver`; see there.
 
-    Connects when first used. `call_timeout_s` bounds each call, the time to connect included.
+    Connects when first used. `call_timeout_s` bounds each call, the time to connect included. `read_only`: only what
+    looks will work, over the socket that everybody may use.
     """
 
-    def __init__(self, uri: str = DEFAULT_URI, *, call_timeout_s: float = DEFAULT_CALL_TIMEOUT_S) -> None:
-        self._connection = LibvirtConnection(uri, call_timeout_s=call_timeout_s)
+    def __init__(
+        self, uri: str = DEFAULT_URI, *, call_timeout_s: float = DEFAULT_CALL_TIMEOUT_S, read_only: bool = False
+    ) -> None:
+        self._connection = LibvirtConnection(uri, call_timeout_s=call_timeout_s, read_only=read_only)
 
     def host(self) -> HostFacts:
         return self._connection.call("host facts", lambda session, _: _host(session))

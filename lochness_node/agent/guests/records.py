@@ -66,7 +66,7 @@ class GuestRecords:
     def remember(self, guest: Guest) -> None:
         """Make the guest's directory and write its record there. Raises OSError."""
         directory = self.path(GuestID(guest.id))
-        directory.mkdir(mode=0o711, exist_ok=True)
+        directory.mkdir(mode=0o751, exist_ok=True)  # QEMU's user passes through, the daemons' group counts
         replace_file(directory / _RECORD, msgspec.json.format(guest.to_json()) + b"\n", mode=0o600)
 
     def remove(self, guest_id: GuestID) -> bool:

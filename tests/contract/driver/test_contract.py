@@ -10,6 +10,7 @@ import pytest
 
 from lochness.errors import ConflictError, DriverError, NotFoundError, UnavailableError
 from lochness.identity import GuestID, new_id
+from lochness_node.driver.libvirt_driver import LibvirtDriver
 from lochness_node.driver.protocol import (
     FOREIGN_DOMAIN,
     CpuMetrics,
@@ -20,6 +21,7 @@ from lochness_node.driver.protocol import (
     NicSpec,
     Ownership,
 )
+from tests.contract.driver.hypervisors import Events
 
 CHANGES = ["start", "shutdown", "reboot", "reset", "destroy", "suspend", "resume", "undefine"]
 
@@ -219,6 +221,19 @@ def test_many_threads_share_a_driver(hypervisor):
         thread.join(60)
     assert failures == []
     assert not {domain.uuid for domain in hypervisor.driver.domains()} & set(guest_ids)
+
+
+def test_a_read_only_driver_sees_everything_hears_events_and_changes_nothing(hypervisor):
+    watching = LibvirtDriver(hypervisor.uri, read_only=True)
+    events = Events(watching)
+    guest_id = hypervisor.defined()
+    assert watching.domains() == hypervisor.driver.domains()
+    hypervisor.driver.start(guest_id)
+    events.wait_for(guest_id, EventKind.STARTED)
+    with pytest.raises(DriverError, match="read only"):
+        watching.destroy(guest_id)
+    assert hypervisor.state(guest_id) is DomainState.RUNNING
+    watching.close()
 
 
 def test_a_closed_driver_refuses_and_tells_nothing(hypervisor):
