@@ -23,6 +23,7 @@ import httpx
 import msgspec
 
 from lochness import keys
+from lochness.agent_access import AgentAccess
 from lochness.agent_requests import AGENT_URL_CONFIG, agent_url, guest_request, image_request
 from lochness.errors import (
     AgentJobError,
@@ -106,19 +107,30 @@ class AgentJob(msgspec.Struct, frozen=True):
 class MistifyAgent:
     """The agents of one cluster: each call goes to the agent of the hypervisor that the guest is placed on.
 
-    `port` <= 0 means AGENT_PORT; a hypervisor's config key "agentUrl" overrides address and port. Safe to share between
-    threads. Every call raises NotFoundError (guest, hypervisor, flavor, subnet or image), ConflictError (reason
-    "not_placed"), HTTPCodeError for a wrong status, UnavailableError when the agent was not reached,
-    AmbiguousWriteError when a request was sent and no answer came.
+    `port` <= 0 means AGENT_PORT; a hypervisor's config key "agentUrl" overrides scheme, address and port. `access` says
+    how the agents are known to be ours and we to them; making the client raises ConfigurationError when that cannot
+    work. Safe to share between threads. Every call raises NotFoundError (guest, hypervisor, flavor, subnet or image),
+    ConflictError (reason "not_placed"), HTTPCodeError for a wrong status, UnavailableError when the agent was not
+    reached, AmbiguousWriteError when a request was sent and no answer came.
     """
 
-    def __init__(self, context: Context, port: int = 0, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        context: Context,
+        port: int = 0,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        access: AgentAccess = AgentAccess(),  # noqa: B008  (frozen)
+    ) -> None:
+        access.check()
+        self._access = access
         self._store = context.store
         self.port = port if port > 0 else AGENT_PORT
         self._timeout_s = timeout_s
         self._client = httpx.Client(
             timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
             limits=httpx.Limits(max_connections=256, max_keepalive_connections=64),
+            verify=access.tls() or True,
             trust_env=False,  # a proxy set for the machine's web traffic is not on the way to an agent
         )
 
@@ -245,7 +257,10 @@ class MistifyAgent:
         if hypervisor is None:
             raise NotFoundError("hypervisor", guest.hypervisor, field="hypervisor")
         return agent_url(
-            HypervisorRecord.from_json(hypervisor.value), config.value.decode() if config else "", self.port
+            HypervisorRecord.from_json(hypervisor.value),
+            config.value.decode() if config else "",
+            self.port,
+            scheme=self._access.scheme,
         )
 
     def _ask(self, url: str, path: str, body: JSONObject | None, request_id: str) -> str:
@@ -271,6 +286,7 @@ class MistifyAgent:
         if request_id:
             headers[REQUEST_ID_HEADER] = request_id
         what = f"{method} {url}{path}"
+        headers |= self._access.headers(url)
         try:
             answer = self._client.request(
                 method,

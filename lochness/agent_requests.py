@@ -18,7 +18,7 @@ from lochness.model.image import ImageRecord
 from lochness.model.record import JSONObject
 from lochness.model.subnet import SubnetRecord
 
-#: A hypervisor's config key that says where its agent listens, when that is not http://<its ip>:AGENT_PORT.
+#: A hypervisor's config key that says where its agent listens, when that is not its ip and AGENT_PORT.
 AGENT_URL_CONFIG: Final = "agentUrl"
 
 #: What an agent of the original expects of a guest without a VLAN group.
@@ -35,8 +35,10 @@ _IMAGE_EXTRAS: Final = (
 )
 
 
-def agent_url(hypervisor: HypervisorRecord, agent_url_config: str, port: int = AGENT_PORT) -> str:
-    """Where the hypervisor's agent listens, without a slash at the end.
+def agent_url(
+    hypervisor: HypervisorRecord, agent_url_config: str, port: int = AGENT_PORT, *, scheme: str = "http"
+) -> str:
+    """Where the hypervisor's agent listens, without a slash at the end. `scheme` is http or https.
 
     Raises ValidationError when the hypervisor has neither the setting nor an ip.
     """
@@ -49,7 +51,7 @@ def agent_url(hypervisor: HypervisorRecord, agent_url_config: str, port: int = A
             field="ip",
         )
     host = f"[{hypervisor.ip}]" if ":" in hypervisor.ip else hypervisor.ip
-    return f"http://{host}:{port}"
+    return f"{scheme}://{host}:{port}"
 
 
 def guest_request(guest: GuestRecord, flavor: FlavorRecord, subnet: SubnetRecord) -> JSONObject:

@@ -72,6 +72,8 @@ AGENT_JOURNAL_FAILED: Final = "agent.journal_failed"
 AGENT_LISTENING: Final = "agent.listening"
 AGENT_REQUEST_FAILED: Final = "agent.request_failed"
 AGENT_IMAGE_DELETED: Final = "agent.image_deleted"
+AGENT_CERTIFICATE_RENEWED: Final = "agent.certificate_renewed"
+AGENT_CERTIFICATE_UNUSABLE: Final = "agent.certificate_unusable"
 
 # controller
 API_REQUEST_FAILED: Final = "api.request_failed"

@@ -1,6 +1,6 @@
 """Where does a server listen, and is it allowed to?
 
-1. Off loopback only when the configuration says `insecure = true`: there is neither TLS nor authentication yet.
+1. Off loopback only where TLS and authentication protect it, or the configuration says `insecure = true`.
 2. A host is an address or "localhost"; names are not looked up, as their meaning can change after the check.
 """
 
@@ -30,8 +30,10 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def check_listen(listen: str, *, insecure: bool) -> Address:
+def check_listen(listen: str, *, insecure: bool, is_protected: bool = False) -> Address:
     """`listen`, HOST:PORT or [IPv6]:PORT, taken apart.
+
+    `is_protected`: there is TLS, and clients must show who they are.
 
     Raises ConfigurationError when malformed, or refused by rule 1.
     """
@@ -43,9 +45,9 @@ def check_listen(listen: str, *, insecure: bool) -> Address:
         host = ipaddress.ip_address("127.0.0.1" if name == "localhost" else name)
     except ValueError as error:
         raise ConfigurationError(f"listen needs an IP address or localhost, got {name!r} in {listen!r}") from error
-    if not (host.is_loopback or insecure):
+    if not (host.is_loopback or insecure or is_protected):
         raise ConfigurationError(
-            f"listening on {listen} is refused: there is no TLS and no authentication on it, and it is not loopback "
+            f"listening on {listen} is refused: it is not loopback, and TLS with authentication is not set up for it "
             "(insecure = true in the configuration allows it)"
         )
     return Address(str(host), int(match["port"]))

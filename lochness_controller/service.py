@@ -85,7 +85,9 @@ class Controller:
         self._open_sockets()
         self._stopping = threading.Event()
         context = Context(store)
-        self._agent = MistifyAgent(context, settings.agent_port, timeout_s=settings.agent_timeout_s)
+        self._agent = MistifyAgent(
+            context, settings.agent_port, timeout_s=settings.agent_timeout_s, access=settings.agent_access
+        )
         view, news = JobsView(), JobNews()
         view.on_change(news.tell)
         self.presence = Presence(store, clock, ttl_s=settings.lease_ttl_s, on_change=self._wake)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from lochness.agent_access import AgentAccess
 from lochness.candidate_plugins import DEFAULT_NAMES, load_candidate_functions
 from lochness.errors import ConfigurationError
 from lochness.listen import check_listen
@@ -21,7 +22,11 @@ from lochness.settings import COMMON_VARIABLES, CommonSettings, load_settings
 
 DEFAULT_FILE: Final = Path("/etc/lochness/controller.toml")
 CONFIG_VARIABLE: Final = "LOCHNESS_CONFIG"
-CONTROLLER_VARIABLES: Final[Mapping[str, str]] = {**COMMON_VARIABLES, "listen": "LOCHNESS_LISTEN"}
+CONTROLLER_VARIABLES: Final[Mapping[str, str]] = {
+    **COMMON_VARIABLES,
+    "listen": "LOCHNESS_LISTEN",
+    "agent_token": "LOCHNESS_AGENT_TOKEN",
+}
 
 DEFAULT_LISTEN: Final = "127.0.0.1:17000"
 
@@ -48,7 +53,9 @@ class ControllerSettings(CommonSettings, kw_only=True):
     hypervisor. `fetch_limit_s`, `create_limit_s`, `delete_limit_s` and `action_limit_s` bound a job's step, from asking
     the agent to its answer. Finished jobs are kept `job_kept_s`. All jobs are looked at anew every `look_interval_s`,
     whatever the watch said. The controller's lease lives `lease_ttl_s`: so long a dead one's jobs wait for another
-    controller. `agent_port` is where agents listen, `agent_timeout_s` bounds a request to one. `candidate_functions`
+    controller. `agent_port` is where agents listen, `agent_timeout_s` bounds a request to one. With `agent_ca`
+    agents are asked by https and their certificates checked against it, `agent_cert` and `agent_key` are shown to them
+    (PEM files), and `agent_token` is sent to them ("": none). `candidate_functions`
     are the names of those that choose a guest's hypervisor, in order (lochness.candidate_plugins).
     """
 
@@ -66,7 +73,16 @@ class ControllerSettings(CommonSettings, kw_only=True):
     lease_ttl_s: int = 10
     agent_port: int = 8080
     agent_timeout_s: float = 10.0
+    agent_ca: str = ""
+    agent_cert: str = ""
+    agent_key: str = ""
+    agent_token: str = ""
     candidate_functions: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_NAMES))
+
+    @property
+    def agent_access(self) -> AgentAccess:
+        """With what the controller comes to the agents."""
+        return AgentAccess(ca=self.agent_ca, cert=self.agent_cert, key=self.agent_key, token=self.agent_token)
 
     def check(self) -> None:
         super().check()
@@ -75,6 +91,7 @@ class ControllerSettings(CommonSettings, kw_only=True):
                 raise ConfigurationError(f"{name} must be above 0, got {getattr(self, name):g}")
         if not 0 < self.agent_port < 1 << 16:
             raise ConfigurationError(f"agent_port must be 1 to 65535, got {self.agent_port}")
+        self.agent_access.check()
         load_candidate_functions(self.candidate_functions)
         if not self.listen:
             raise ConfigurationError("listen names no address")

@@ -20,7 +20,7 @@ from lochness_node.agent.agent import Agent
 from lochness_node.agent.aside import aside
 from lochness_node.agent.jobs.registry import JobRegistry
 from lochness_node.agent.replies import AnyRequest, Reply, error_reply, http_error, known_error, reply, unexpected_error
-from lochness_node.agent.request_ids import STATE_NAME, with_request_ids
+from lochness_node.agent.request_ids import STATE_NAME
 from lochness_node.agent.wire import AgentJob
 
 BODY_BYTES_MAX: Final = 1 << 20
@@ -30,7 +30,7 @@ JOBS_MAX: Final = 1000
 
 
 def build_app(agent: Agent) -> ASGIApp:
-    """The ASGI application that serves `agent`."""
+    """The ASGI application that serves `agent`; `edge.guarded` goes around it."""
     app = Litestar(
         [
             *(healthz, list_guests, create_guest, get_guest, guest_jobs, guest_job, act_on_guest),
@@ -42,7 +42,7 @@ def build_app(agent: Agent) -> ASGIApp:
         logging_config=None,
     )
     app.state["agent"] = agent
-    return with_request_ids(app)
+    return app
 
 
 @get("/healthz")

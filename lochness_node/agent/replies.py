@@ -36,7 +36,13 @@ _STATUSES: Final = (
     (DeadlineError, 504),
 )
 _INTERNAL: Final = 500
-_REASONS: Final = {400: "invalid", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+_REASONS: Final = {
+    400: "invalid",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "body_too_slow",
+    413: "body_too_large",
+}
 
 AnyRequest = Request[Any, Any, Any]
 Reply = Response[bytes]

@@ -18,13 +18,14 @@ from typing import Final
 
 from lochness import events, keys
 from lochness.clock import Clock, SystemClock
-from lochness.errors import LochnessError
+from lochness.errors import ConfigurationError, LochnessError
 from lochness.listen import Address, check_listen, open_listener
 from lochness.log import get_logger
 from lochness.store.connect import open_store
 from lochness.store.protocol import Key, Store
 from lochness_node.agent.agent import Agent
 from lochness_node.agent.api import build_app
+from lochness_node.agent.edge import guarded
 from lochness_node.agent.guests.disks import disk_format
 from lochness_node.agent.guests.host import Host
 from lochness_node.agent.guests.records import GuestRecords
@@ -33,6 +34,8 @@ from lochness_node.agent.http import HttpServer
 from lochness_node.agent.images.cache import FetchLimits, ImageCache
 from lochness_node.agent.jobs.journal import JobJournal
 from lochness_node.agent.jobs.registry import JobRegistry
+from lochness_node.agent.protection import Certificates
+from lochness_node.agent.rates import Rates
 from lochness_node.agent.settings import AgentSettings
 from lochness_node.daemon import run_daemon
 from lochness_node.driver.domain_type import choose_domain_type
@@ -77,6 +80,8 @@ class AgentDaemon:
         return PassReport(f"listening on {self._running.address}")
 
     def reload(self) -> None:
+        if self._running is not None:
+            self._running.renew_certificates()
         self._log.warning(events.SETTINGS_NEED_RESTART)
 
     def stop(self) -> None:
@@ -100,17 +105,23 @@ class AgentDaemon:
         records.prepare()
         images.prepare()
         jobs.load()
-        listener, address = open_listener(check_listen(settings.listen, insecure=settings.insecure))
+        protection = settings.protection
+        tls = protection.tls()
+        listener, address = open_listener(
+            check_listen(settings.listen, insecure=settings.insecure, is_protected=protection.is_enough)
+        )
         store = open_store(
             settings.etcd, ca=settings.etcd_ca, cert=settings.etcd_cert, key=settings.etcd_key,
             timeout_s=settings.etcd_timeout_s,
         )  # fmt: skip
         driver = LibvirtDriver(settings.libvirt)
         host = self._host(store, driver, records, images)
-        server = HttpServer(build_app(Agent(host, jobs, lambda: self._wrong)), listener)
+        app = build_app(Agent(host, jobs, lambda: self._wrong))
+        rates = Rates(settings.requests_per_s, settings.requests_burst)
+        server = HttpServer(guarded(app, protection, rates, self._clock), listener, tls)
         server.start()
-        self._log.info(events.AGENT_LISTENING, address=str(address), port=address.port)
-        return _Running(host, jobs, server, address)
+        self._log.info(events.AGENT_LISTENING, address=str(address), port=address.port, is_tls=tls is not None)
+        return _Running(host, jobs, server, address, Certificates(protection, tls) if tls else None)
 
     def _host(self, store: Store, driver: Driver, records: GuestRecords, images: ImageCache) -> Host:
         @functools.cache  # an error is not remembered: the next call tries again
@@ -137,18 +148,41 @@ class AgentDaemon:
 class _Running:
     """What a started agent has open."""
 
-    def __init__(self, host: Host, jobs: JobRegistry, server: HttpServer, address: Address) -> None:
+    def __init__(
+        self,
+        host: Host,
+        jobs: JobRegistry,
+        server: HttpServer,
+        address: Address,
+        certificates: Certificates | None,
+    ) -> None:
         self.address = address
+        self._certificates = certificates
+        self._certificates_wrong = ""
+        self._log = get_logger("agent")
         self._host = host
         self._jobs = jobs
         self._server = server
 
     def check(self) -> None:
         """Raise what does not answer."""
+        self.renew_certificates()
         self._server.check(_LOOP_LIMIT_S)
         self._host.driver.host()
         self._host.disk_format()
         self._host.store.read(Key(keys.hypervisor(self._host.hypervisor_id)))
+
+    def renew_certificates(self) -> None:
+        """A new certificate that cannot be used is a person's to mend; the old one goes on meanwhile."""
+        wrong = ""
+        try:
+            if self._certificates is not None and self._certificates.renew():
+                self._log.info(events.AGENT_CERTIFICATE_RENEWED)
+        except ConfigurationError as error:
+            wrong = error.message
+        if wrong and not self._certificates_wrong:
+            self._log.error(events.AGENT_CERTIFICATE_UNUSABLE, error=wrong)
+        self._certificates_wrong = wrong
 
     def stop(self) -> None:
         """Who waits for a job gets its state of now; then the connections end."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from lochness.errors import ConfigurationError
 from lochness.listen import check_listen
+from lochness_node.agent.protection import Protection
 from lochness_node.driver.domain_type import DomainTypeSetting
 from lochness_node.settings import NodeSettings, require_above_zero
 
@@ -19,7 +20,10 @@ AGENT_TABLE: Final = "agent"
 class AgentSettings(NodeSettings, kw_only=True):
     """Settings of the agent, the [agent] table of node.toml.
 
-    `listen` is HOST:PORT (port 0: one that is free); beyond loopback only with `insecure`, as there is no TLS yet.
+    `listen` is HOST:PORT (port 0: one that is free); beyond loopback only with `tls_cert` and `tls_key` and besides
+    `tls_client_ca` (clients show a certificate of it) or `token` (clients send it), or with `insecure`. All four are
+    "" for none; the first three are PEM files. A client address may ask `requests_per_s` times a second, and
+    `requests_burst` times at once.
     `state_dir` keeps the jobs, `image_dir` the images; file:// images are taken only from below `image_source_dirs`.
     `jobs_running` jobs run at a time, `jobs_queued_max` may wait, `jobs_kept` finished ones are remembered.
     An image file may have `image_bytes_max` bytes and its fetch may take `image_fetch_timeout_s`. `domain_type` "auto"
@@ -29,6 +33,12 @@ class AgentSettings(NodeSettings, kw_only=True):
 
     listen: str = "127.0.0.1:8080"
     insecure: bool = False
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    token: str = ""
+    requests_per_s: float = 200.0
+    requests_burst: int = 1000
     state_dir: str = "/var/lib/lochness/agent"
     image_dir: str = "/var/lib/lochness/cache"
     image_source_dirs: tuple[str, ...] = ("/var/lib/lochness/images",)
@@ -41,6 +51,11 @@ class AgentSettings(NodeSettings, kw_only=True):
     shutdown_timeout_s: float = 60.0
     lock_timeout_s: float = 30.0
 
+    @property
+    def protection(self) -> Protection:
+        """Who may talk to the agent."""
+        return Protection(self.tls_cert, self.tls_key, self.tls_client_ca, self.token)
+
     def check(self) -> None:
         super().check()
         for name in ("state_dir", "image_dir"):
@@ -50,9 +65,10 @@ class AgentSettings(NodeSettings, kw_only=True):
         require_above_zero(
             self,
             "image_bytes_max", "image_fetch_timeout_s", "jobs_running", "jobs_queued_max", "jobs_kept",
-            "shutdown_timeout_s", "lock_timeout_s",
+            "shutdown_timeout_s", "lock_timeout_s", "requests_per_s", "requests_burst",
         )  # fmt: skip
-        check_listen(self.listen, insecure=self.insecure)
+        self.protection.check()
+        check_listen(self.listen, insecure=self.insecure, is_protected=self.protection.is_enough)
 
 
 def _require_absolute(name: str, path: str) -> None:
