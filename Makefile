@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap venv check format test demo bench clean
+.PHONY: help bootstrap venv check format test demo bench packages wheel clean
 
 BIN := .venv/bin
 PACKAGES := lochness lochness_node lochness_controller lochness_lab
@@ -42,6 +42,13 @@ bench-%: ## one goal: make bench-R1; QUICK=1 for a small run; ends with one line
 
 bench: bootstrap ## every goal that can be measured, its last line into bench/results.md
 	@$(BIN)/python -m bench.all
+
+packages: venv ## Debian packages for hypervisors, controllers and clients, in dist/
+	@packaging/packages.sh
+
+wheel: venv ## the wheel, in dist/: pip install 'dist/lochness-....whl[node]'
+	@$(BIN)/python -m pip wheel -qq --no-deps --wheel-dir dist .
+	@ls dist/*.whl
 
 clean: ## remove what make made in the checkout
 	rm -rf .venv .venv.lock dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
