@@ -14,12 +14,18 @@ from lochness import events
 from lochness.errors import LochnessError, NotFoundError
 from lochness.identity import GuestID
 from lochness.log import get_logger
+from lochness.model.record import Metadata
+from lochness_node.agent.guests import metadata, snapshots
 from lochness_node.agent.guests.create import create_guest
-from lochness_node.agent.guests.host import Host
+from lochness_node.agent.guests.decide_snapshots import Snapshot, requested_name
+from lochness_node.agent.guests.download import Download, stage_snapshot
+from lochness_node.agent.guests.host import Host, Progress
+from lochness_node.agent.guests.host_metadata import parse_patch
 from lochness_node.agent.guests.power import perform_action
-from lochness_node.agent.guests.show import MISSING, show_guest, show_guests, shown
+from lochness_node.agent.guests.show import MISSING, show_guest, show_guests, show_metrics, shown
 from lochness_node.agent.jobs.registry import JobRegistry
 from lochness_node.agent.wire import ACTIONS, AGENT, CREATE, DELETE, FETCH_IMAGE, AgentJob, Guest, Image, ImageRequest
+from lochness_node.driver.protocol import Metrics
 
 
 class Agent:
@@ -75,6 +81,76 @@ class Agent:
             request_id=request_id,
         )
         return guest, job
+
+    # ------------------------------------------------------------------------------------------ metadata and metrics
+
+    def host_metadata(self) -> Metadata:
+        return self._host.metadata.read()
+
+    def patch_host_metadata(self, body: bytes) -> Metadata:
+        """The whole afterwards. Raises ValidationError, UnavailableError."""
+        return self._host.metadata.patch(parse_patch(body))
+
+    def guest_metadata(self, guest_id: GuestID) -> Metadata:
+        """Raises NotFoundError."""
+        return metadata.guest_metadata(self._host, guest_id)
+
+    def patch_guest_metadata(self, guest_id: GuestID, body: bytes) -> Metadata:
+        """The whole afterwards. Raises NotFoundError, ValidationError, UnavailableError, DeadlineError."""
+        return metadata.patch_guest_metadata(self._host, guest_id, parse_patch(body))
+
+    def metrics(self, guest_id: GuestID) -> Metrics:
+        """The counters of the guest's own disks and interfaces. Raises NotFoundError."""
+        return show_metrics(self._host, guest_id)
+
+    # ------------------------------------------------------------------------------------------------------ snapshots
+
+    def snapshots(self, guest_id: GuestID, disk: str) -> list[Snapshot]:
+        """Of the whole guest, or of `disk`. Raises NotFoundError, ConflictError, DriverError."""
+        return snapshots.list_snapshots(self._host, guest_id, disk)
+
+    def snapshot(self, guest_id: GuestID, disk: str, name: str) -> Snapshot:
+        """Raises NotFoundError, ConflictError, DriverError."""
+        return snapshots.get_snapshot(self._host, guest_id, disk, name)
+
+    def create_snapshot(self, guest_id: GuestID, disk: str, body: bytes, request_id: str) -> tuple[Guest, AgentJob]:
+        """The guest and the job. Raises ValidationError, NotFoundError, ConflictError, UnavailableError."""
+        name = requested_name(body, self._host.clock.now())
+        return self._snapshot_job("createSnapshot", snapshots.create_snapshot, guest_id, disk, name, request_id)
+
+    def delete_snapshot(self, guest_id: GuestID, disk: str, name: str, request_id: str) -> tuple[Guest, AgentJob]:
+        """The guest and the job. Raises NotFoundError, ConflictError, UnavailableError."""
+        return self._snapshot_job("deleteSnapshot", snapshots.delete_snapshot, guest_id, disk, name, request_id)
+
+    def roll_back(self, guest_id: GuestID, disk: str, name: str, request_id: str) -> tuple[Guest, AgentJob]:
+        """The guest and the job. Raises NotFoundError, ConflictError, UnavailableError."""
+        return self._snapshot_job("rollbackSnapshot", snapshots.roll_back, guest_id, disk, name, request_id)
+
+    def download(self, guest_id: GuestID, disk: str, name: str) -> Download:
+        """Raises NotFoundError, ConflictError, UnavailableError, DriverError."""
+        return stage_snapshot(self._host, guest_id, disk, name)
+
+    def _snapshot_job(
+        self,
+        action: str,
+        work: Callable[[Host, GuestID, str, str, Progress], str],
+        guest_id: GuestID,
+        disk: str,
+        name: str,
+        request_id: str,
+    ) -> tuple[Guest, AgentJob]:
+        guest = self.guest(guest_id)
+        snapshots.guest_disks(self._host, guest_id).chosen(disk)  # a disk that is not there is refused at once
+        job = self.jobs.submit(
+            lambda progress: work(self._host, guest_id, disk, name, progress),
+            # With the name, as jobs are the same only when they do the same.
+            action=f"{action} {disk}/{name}" if disk else f"{action} {name}",
+            guest_id=guest_id,
+            request_id=request_id,
+        )
+        return guest, job
+
+    # --------------------------------------------------------------------------------------------------------- images
 
     def images(self) -> list[Image]:
         return self._host.images.images()

@@ -15,12 +15,15 @@ from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp
 
 from lochness.errors import LochnessError, NotFoundError, ValidationError
-from lochness.identity import GuestID, parse_id
+from lochness.identity import parse_id
 from lochness_node.agent.agent import Agent
 from lochness_node.agent.aside import aside
+from lochness_node.agent.asked import agent_of, parsed_guest_id, request_id_of
 from lochness_node.agent.jobs.registry import JobRegistry
 from lochness_node.agent.replies import AnyRequest, Reply, error_reply, http_error, known_error, reply, unexpected_error
-from lochness_node.agent.request_ids import STATE_NAME
+from lochness_node.agent.routes_metadata import METADATA_ROUTES
+from lochness_node.agent.routes_metrics import METRICS_ROUTES
+from lochness_node.agent.routes_snapshots import SNAPSHOT_ROUTES
 from lochness_node.agent.wire import AgentJob
 
 BODY_BYTES_MAX: Final = 1 << 20
@@ -35,6 +38,7 @@ def build_app(agent: Agent) -> ASGIApp:
         [
             *(healthz, list_guests, create_guest, get_guest, guest_jobs, guest_job, act_on_guest),
             *(list_jobs, get_job, list_images, fetch_image, get_image, delete_image),
+            *(*METADATA_ROUTES, *METRICS_ROUTES, *SNAPSHOT_ROUTES),
         ],
         exception_handlers={LochnessError: known_error, HTTPException: http_error, Exception: unexpected_error},
         request_max_body_size=BODY_BYTES_MAX,
@@ -47,45 +51,45 @@ def build_app(agent: Agent) -> ASGIApp:
 
 @get("/healthz")
 async def healthz(request: AnyRequest) -> Reply:
-    if wrong := _agent(request).health():
+    if wrong := agent_of(request).health():
         return error_reply(wrong, 503, "not_ready")
     return reply({"status": "ok"})
 
 
 @get("/guests")
 async def list_guests(request: AnyRequest) -> Reply:
-    return reply(await aside(_agent(request).guests))
+    return reply(await aside(agent_of(request).guests))
 
 
 @post("/guests")
 async def create_guest(request: AnyRequest) -> Reply:
-    agent, body = _agent(request), await request.body()
-    guest, job = await aside(lambda: agent.create(body, _request_id(request)))
+    agent, body = agent_of(request), await request.body()
+    guest, job = await aside(lambda: agent.create(body, request_id_of(request)))
     return reply(guest, status=202, job_id=job.id)
 
 
 @get("/guests/{guest_id:str}")
 async def get_guest(request: AnyRequest, guest_id: str) -> Reply:
-    agent, id = _agent(request), _guest_id(guest_id)
+    agent, id = agent_of(request), parsed_guest_id(guest_id)
     return reply(await aside(lambda: agent.guest(id)))
 
 
 @post("/guests/{guest_id:str}/{action:str}")
 async def act_on_guest(request: AnyRequest, guest_id: str, action: str) -> Reply:
-    agent, id = _agent(request), _guest_id(guest_id)
-    guest, job = await aside(lambda: agent.act(id, action, _request_id(request)))
+    agent, id = agent_of(request), parsed_guest_id(guest_id)
+    guest, job = await aside(lambda: agent.act(id, action, request_id_of(request)))
     return reply(guest, status=202, job_id=job.id)
 
 
 @get("/guests/{guest_id:str}/jobs")
 async def guest_jobs(request: AnyRequest, guest_id: str) -> Reply:
-    return reply(_agent(request).jobs.newest(guest_id=_guest_id(guest_id), limit=_limit(request)))
+    return reply(agent_of(request).jobs.newest(guest_id=parsed_guest_id(guest_id), limit=_limit(request)))
 
 
 @get("/guests/{guest_id:str}/jobs/{job_id:str}")
 async def guest_job(request: AnyRequest, guest_id: str, job_id: str) -> Reply:
-    id = _guest_id(guest_id)
-    job = _agent(request).jobs.get(parse_id(job_id, field="job"))
+    id = parsed_guest_id(guest_id)
+    job = agent_of(request).jobs.get(parse_id(job_id, field="job"))
     if job.guest_id != id:
         raise NotFoundError("job", job_id)
     return reply(await _waited(request, job))
@@ -93,35 +97,35 @@ async def guest_job(request: AnyRequest, guest_id: str, job_id: str) -> Reply:
 
 @get("/jobs")
 async def list_jobs(request: AnyRequest) -> Reply:
-    return reply(_agent(request).jobs.newest(limit=_limit(request)))
+    return reply(agent_of(request).jobs.newest(limit=_limit(request)))
 
 
 @get("/jobs/{job_id:str}")
 async def get_job(request: AnyRequest, job_id: str) -> Reply:
-    return reply(await _waited(request, _agent(request).jobs.get(parse_id(job_id, field="job"))))
+    return reply(await _waited(request, agent_of(request).jobs.get(parse_id(job_id, field="job"))))
 
 
 @get("/images")
 async def list_images(request: AnyRequest) -> Reply:
-    return reply(await aside(_agent(request).images))
+    return reply(await aside(agent_of(request).images))
 
 
 @post("/images")
 async def fetch_image(request: AnyRequest) -> Reply:
-    agent, body = _agent(request), await request.body()
-    image, job = await aside(lambda: agent.fetch(body, _request_id(request)))
+    agent, body = agent_of(request), await request.body()
+    image, job = await aside(lambda: agent.fetch(body, request_id_of(request)))
     return reply(image, status=202, job_id=job.id)
 
 
 @get("/images/{image_id:str}")
 async def get_image(request: AnyRequest, image_id: str) -> Reply:
-    agent, id = _agent(request), parse_id(image_id, field="image")
+    agent, id = agent_of(request), parse_id(image_id, field="image")
     return reply(await aside(lambda: agent.image(id)))
 
 
 @delete("/images/{image_id:str}", status_code=200)
 async def delete_image(request: AnyRequest, image_id: str) -> Reply:
-    agent, id = _agent(request), parse_id(image_id, field="image")
+    agent, id = agent_of(request), parse_id(image_id, field="image")
     return reply(await aside(lambda: agent.delete_image(id)))
 
 
@@ -130,7 +134,7 @@ async def _waited(request: AnyRequest, job: AgentJob) -> AgentJob:
     wait_s = _wait_s(request)
     if wait_s <= 0 or job.is_finished:
         return job
-    jobs: JobRegistry = _agent(request).jobs
+    jobs: JobRegistry = agent_of(request).jobs
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def tell() -> None:
@@ -146,19 +150,6 @@ async def _waited(request: AnyRequest, job: AgentJob) -> AgentJob:
     finally:
         cancel()
     return jobs.get(job.id)
-
-
-def _agent(request: AnyRequest) -> Agent:
-    agent: Agent = request.app.state["agent"]
-    return agent
-
-
-def _request_id(request: AnyRequest) -> str:
-    return str(request.scope["state"].get(STATE_NAME, ""))
-
-
-def _guest_id(text: str) -> GuestID:
-    return GuestID(parse_id(text, field="guest"))
 
 
 def _wait_s(request: AnyRequest) -> float:

@@ -27,7 +27,9 @@ from lochness_node.agent.agent import Agent
 from lochness_node.agent.api import build_app
 from lochness_node.agent.edge import guarded
 from lochness_node.agent.guests.disks import disk_format
+from lochness_node.agent.guests.downloads import Downloads
 from lochness_node.agent.guests.host import Host
+from lochness_node.agent.guests.host_metadata import HostMetadata
 from lochness_node.agent.guests.records import GuestRecords
 from lochness_node.agent.guests.stopping import StopWatch
 from lochness_node.agent.http import HttpServer
@@ -139,6 +141,9 @@ class AgentDaemon:
             stops=StopWatch(driver, self._clock),
             domain_type=domain_type,
             disk_format=lambda: disk_format(domain_type()),
+            downloads=Downloads(),
+            metadata=HostMetadata(Path(self._settings.state_dir, "metadata.json")),
+            clock=self._clock,
             lock_dir=Path(self._settings.lock_dir),
             lock_timeout_s=self._settings.lock_timeout_s,
             shutdown_timeout_s=self._settings.shutdown_timeout_s,

@@ -19,6 +19,7 @@ from lochness.model.address import guest_mac, normalized_ip, normalized_mac, par
 from lochness.model.image import ImageRecord
 from lochness.model.job import UNSET_TIME
 from lochness.model.record import Metadata, Quantity, Record, normalized_id, require, require_id
+from lochness_node.agent.wishes import check_wishes
 
 #: The GuestID of jobs that belong to no guest.
 AGENT: Final = "agent"
@@ -31,6 +32,10 @@ ACTIONS: Final = ("shutdown", "reboot", "restart", "poweroff", "start", "suspend
 DISKS_MAX: Final = 24
 """vda to vdx; one more letter stays for the seed."""
 NICS_MAX: Final = 16
+NIC_VLANS_MAX: Final = 256
+VLAN_TAG_MAX: Final = 4095
+#: What the controller sends for a guest without a VLAN group: whatever the bridge gives.
+NO_VLANS: Final[tuple[list[int], ...]] = ([], [1])
 _BRIDGE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _NIC_MODEL: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 _HEX_NETMASK: Final = re.compile(r"(?:0x)?([0-9a-fA-F]{8}|[0-9a-fA-F]{32})")
@@ -38,7 +43,10 @@ _PREFIX: Final = re.compile(r"/?(\d{1,3})")
 
 
 class Nic(msgspec.Struct, kw_only=True):
-    """One interface. `network` is the host's bridge; `netmask` is hexadecimal (ffffff00), dotted or a prefix length."""
+    """One interface. `network` is the host's bridge; `netmask` is hexadecimal (ffffff00), dotted or a prefix length.
+
+    `vlans` is NO_VLANS when the guest has no VLAN group.
+    """
 
     name: str = ""
     network: str = ""
@@ -111,6 +119,7 @@ class Guest(Record):
         require(len(set(names)) == len(names), f"the names of the nics repeat: {', '.join(names)}", "nics")
         for index, nic in enumerate(self.nics):
             _validate_nic(nic, f"nics[{index}]")
+        check_wishes(self.metadata)
 
 
 def _validate_nic(nic: Nic, field: str) -> None:
@@ -125,6 +134,11 @@ def _validate_nic(nic: Nic, field: str) -> None:
         f"{field}.model",
     )  # fmt: skip
     require(bool(nic.mac), f"{field}.mac is required", f"{field}.mac")
+    require(
+        all(1 <= tag <= VLAN_TAG_MAX for tag in nic.vlans) and len(nic.vlans) <= NIC_VLANS_MAX,
+        f"{field}.vlans must be at most {NIC_VLANS_MAX} tags from 1 to {VLAN_TAG_MAX}, got {nic.vlans[:10]}",
+        f"{field}.vlans",
+    )
     if nic.address:
         prefix_length(nic.netmask, nic.address, f"{field}.netmask")
 

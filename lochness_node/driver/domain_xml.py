@@ -66,8 +66,9 @@ def domain_xml(spec: DomainSpec) -> str:
     features = ET.SubElement(domain, "features")
     ET.SubElement(features, "acpi")
     ET.SubElement(features, "apic")
-    if spec.domain_type == "kvm":
-        ET.SubElement(domain, "cpu", mode="host-model")
+    if spec.domain_type != "test":
+        # By emulation all that QEMU can do: its default model is older than what today's distributions are built for.
+        ET.SubElement(domain, "cpu", mode="host-model" if spec.domain_type == "kvm" else "maximum")
     ET.SubElement(domain, "clock", offset="utc")
     _text(domain, "on_poweroff", "destroy")
     _text(domain, "on_reboot", "restart")
@@ -94,6 +95,8 @@ def _add_boot(domain: ET.Element, spec: DomainSpec) -> None:
         _text(os, "type", "hvm")
     else:
         _text(os, "type", "hvm", arch="x86_64", machine=MACHINE)
+        if spec.firmware == "uefi":
+            os.set("firmware", "efi")
     if spec.boot is None:
         ET.SubElement(os, "boot", dev="hd")
         return
@@ -134,6 +137,12 @@ def _add_nic(devices: ET.Element, nic: NicSpec) -> None:
     element = ET.SubElement(devices, "interface", type="bridge")
     ET.SubElement(element, "mac", address=nic.mac)
     ET.SubElement(element, "source", bridge=nic.bridge)
+    if nic.switch == "openvswitch":
+        ET.SubElement(element, "virtualport", type="openvswitch")
+    if nic.vlans:
+        vlan = ET.SubElement(element, "vlan", {"trunk": "yes"} if len(nic.vlans) > 1 else {})
+        for tag in nic.vlans:
+            ET.SubElement(vlan, "tag", id=str(tag))
     ET.SubElement(element, "model", type=nic.model)
 
 

@@ -168,10 +168,21 @@ class LibvirtConnection:
         with self._lock:
             self._connection_callbacks += (callback,)
 
-    def call(self, what: str, function: Callable[[Session, StillWanted], Answer], *, guest_id: str = "") -> Answer:
-        """What `function` answers, within the call timeout; libvirt's errors as ours, their text begun by `what`."""
-        deadline_s = time.monotonic() + self._call_timeout_s
-        session = self._connected(what, deadline_s)
+    def call(
+        self,
+        what: str,
+        function: Callable[[Session, StillWanted], Answer],
+        *,
+        guest_id: str = "",
+        timeout_s: float | None = None,
+    ) -> Answer:
+        """What `function` answers, within `timeout_s` or else the call timeout.
+
+        libvirt's errors are raised as ours, their text begun by `what`.
+        """
+        limit_s = self._call_timeout_s if timeout_s is None else timeout_s
+        deadline_s = time.monotonic() + limit_s
+        session = self._connected(what, deadline_s, limit_s)
 
         def perform(still_wanted: StillWanted) -> Answer:
             with session.used():
@@ -187,11 +198,9 @@ class LibvirtConnection:
             return self._calls.run(perform, timeout_s=_left_s(deadline_s), key=guest_id)
         except DeadlineError as error:
             if "libvirt_code" not in error.details:
-                self._log.warning(
-                    events.LIBVIRT_CALL_TIMED_OUT, call=what, limit_s=self._call_timeout_s, stuck=self._calls.stuck()
-                )
+                self._log.warning(events.LIBVIRT_CALL_TIMED_OUT, call=what, limit_s=limit_s, stuck=self._calls.stuck())
                 self._give_up(session, f"{what} was not answered")
-                raise self._too_late(what) from error
+                raise _too_late(what, limit_s) from error
             raise
 
     def close(self) -> None:
@@ -204,9 +213,9 @@ class LibvirtConnection:
         if session is not None:
             session.retire()
 
-    def _connected(self, what: str, deadline_s: float) -> Session:
+    def _connected(self, what: str, deadline_s: float, limit_s: float) -> Session:
         if not self._open_lock.acquire(timeout=_left_s(deadline_s)):
-            raise self._too_late(what)
+            raise _too_late(what, limit_s)
         try:
             with self._lock:
                 if self._closed:
@@ -216,11 +225,11 @@ class LibvirtConnection:
                 wait_s = self._next_open_s - time.monotonic()
             if wait_s > 0:
                 raise UnavailableError(f"{what}: libvirt at {self._uri} is not reachable, next try in {wait_s:.1f} s")
-            return self._opened(what, deadline_s)
+            return self._opened(what, deadline_s, limit_s)
         finally:
             self._open_lock.release()
 
-    def _opened(self, what: str, deadline_s: float) -> Session:
+    def _opened(self, what: str, deadline_s: float, limit_s: float) -> Session:
         late: list[Session] = []  # what to close when nobody waits for it any more
 
         def perform(_still_wanted: StillWanted) -> Session:
@@ -244,7 +253,7 @@ class LibvirtConnection:
             ) from error
         except DeadlineError as error:
             self._back_off()
-            raise self._too_late(what) from error
+            raise _too_late(what, limit_s) from error
         except LochnessError:
             self._back_off()
             raise
@@ -260,10 +269,6 @@ class LibvirtConnection:
             self._announce(ConnectionState.RECOVERED)
             self._tell(None, EventKind.RESYNC)
         return session
-
-    def _too_late(self, what: str) -> DeadlineError:
-        limit_s = self._call_timeout_s
-        return DeadlineError(f"{what}: libvirt did not answer within {limit_s:g} s", limit_s=limit_s)
 
     def _back_off(self) -> None:
         with self._lock:
@@ -325,6 +330,10 @@ def _tolerating_no_support() -> Iterator[None]:
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
             raise
+
+
+def _too_late(what: str, limit_s: float) -> DeadlineError:
+    return DeadlineError(f"{what}: libvirt did not answer within {limit_s:g} s", limit_s=limit_s)
 
 
 def _left_s(deadline_s: float) -> float:

@@ -13,7 +13,7 @@ out.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import libvirt
@@ -21,10 +21,12 @@ import libvirt
 from lochness.errors import ConflictError
 from lochness.identity import GuestID
 from lochness_node.driver.deadline_calls import StillWanted
-from lochness_node.driver.domain_xml import DomainDescription, domain_xml, parse_domain
+from lochness_node.driver.domain_xml import MACHINE, DomainDescription, domain_xml, parse_domain
+from lochness_node.driver.held_snapshots import drop_snapshot, read_snapshots, take_snapshot
 from lochness_node.driver.libvirt_connection import LibvirtConnection, Session
 from lochness_node.driver.protocol import (
     FOREIGN_DOMAIN,
+    SNAPSHOT_LIMIT_S,
     ConnectionCallback,
     CpuMetrics,
     DiskMetrics,
@@ -32,6 +34,7 @@ from lochness_node.driver.protocol import (
     DomainSpec,
     DomainState,
     EventCallback,
+    HeldSnapshot,
     HostFacts,
     Metrics,
     NicMetrics,
@@ -156,6 +159,22 @@ class LibvirtDriver:
             guest_id=guest_id,
         )
 
+    def snapshots(self, guest_id: GuestID, paths: Sequence[str]) -> Mapping[str, Sequence[HeldSnapshot]]:
+        return self._connection.call(
+            f"read snapshots of {guest_id}",
+            lambda session, _: read_snapshots(session.handle.lookupByUUIDString(guest_id), paths),
+            guest_id=guest_id,
+        )
+
+    def take_snapshot(self, guest_id: GuestID, paths: Sequence[str], name: str) -> None:
+        self._change_held(f"take snapshot of {guest_id}", guest_id, lambda domain: take_snapshot(domain, paths, name))
+
+    def drop_snapshot(self, guest_id: GuestID, paths: Sequence[str], name: str) -> None:
+        self._change_held(f"drop snapshot of {guest_id}", guest_id, lambda domain: drop_snapshot(domain, paths, name))
+
+    def firmwares(self) -> frozenset[str]:
+        return self._connection.call("read firmwares", lambda session, _: _firmwares(session))
+
     def on_event(self, callback: EventCallback) -> None:
         self._connection.on_event(callback)
 
@@ -164,6 +183,17 @@ class LibvirtDriver:
 
     def close(self) -> None:
         self._connection.close()
+
+    def _change_held(self, what: str, guest_id: GuestID, change: Callable[[Any], None]) -> None:
+        """Change disks that our running domain holds."""
+
+        def perform(session: Session, still_wanted: StillWanted) -> None:
+            domain = session.handle.lookupByUUIDString(guest_id)
+            _refuse_foreign(domain, guest_id)
+            still_wanted()
+            change(domain)
+
+        self._connection.call(what, perform, guest_id=guest_id, timeout_s=SNAPSHOT_LIMIT_S)
 
     def _reach(
         self, verb: str, guest_id: GuestID, reached: Callable[[Any], bool], change: Callable[[Any], object]
@@ -279,7 +309,15 @@ def _host(session: Session) -> HostFacts:
         cpus=cpus,
         domain_types=frozenset(kind.get("type", "") for each in guests for kind in each.iterfind("domain")),
         machines=frozenset(machine.text or "" for each in guests for machine in each.iter("machine")),
+        libvirt_version=session.handle.getLibVersion(),
     )
+
+
+def _firmwares(session: Session) -> frozenset[str]:
+    if session.hypervisor == "test":  # has no such question
+        return frozenset()
+    told = ET.fromstring(session.handle.getDomainCapabilities(None, "x86_64", MACHINE, None, 0))
+    return frozenset(value.text or "" for value in told.iterfind("os/enum[@name='firmware']/value"))
 
 
 def _metrics(domain: Any) -> Metrics:

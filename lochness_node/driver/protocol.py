@@ -21,7 +21,7 @@ domain is ours, or that a guest obeys an ACPI request.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -31,6 +31,8 @@ from lochness.identity import GuestID
 DomainType = Literal["kvm", "qemu", "test"]
 #: The reason of the ConflictError that guards domains which are not ours.
 FOREIGN_DOMAIN = "foreign_domain"
+#: A disk of many terabytes takes its time: QEMU counts all its clusters.
+SNAPSHOT_LIMIT_S = 120.0
 
 
 class DomainState(StrEnum):
@@ -119,6 +121,8 @@ class HostFacts:
     cpus: int
     domain_types: frozenset[str]
     machines: frozenset[str]
+    libvirt_version: int = 0
+    """major * 1,000,000 + minor * 1,000 + release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +140,16 @@ class DiskSpec:
 
 @dataclass(frozen=True, slots=True)
 class NicSpec:
-    """One interface. `mac` in lower case with colons, `bridge` an existing bridge of the host."""
+    """One interface. `mac` in lower case with colons, `bridge` an existing bridge of the host.
+
+    `vlans` are the tags it carries: none for all that the bridge gives, one for an access port, several for a trunk.
+    """
 
     mac: str
     bridge: str
     model: str = "virtio"
+    vlans: tuple[int, ...] = ()
+    switch: Literal["linux", "openvswitch"] = "linux"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +165,8 @@ class DirectBoot:
 class DomainSpec:
     """All that is needed to define a guest's domain. `title` is the name people read.
 
-    `console_log` is the file that collects the serial console; "" collects nothing.
+    `console_log` is the file that collects the serial console; "" collects nothing. `firmware` "uefi" needs one that
+    `firmwares` has.
     """
 
     guest_id: GuestID
@@ -169,6 +179,7 @@ class DomainSpec:
     nics: tuple[NicSpec, ...] = ()
     boot: DirectBoot | None = None
     console_log: str = ""
+    firmware: Literal["bios", "uefi"] = "bios"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +227,14 @@ class Metrics:
     cpu: CpuMetrics
     disks: tuple[DiskMetrics, ...]
     nics: tuple[NicMetrics, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSnapshot:
+    """A snapshot inside a disk that a running domain holds. `created_s` in seconds since 1970."""
+
+    name: str
+    created_s: float
 
 
 #: Told of a domain's event: its uuid (a guest id when the domain is ours), None with `EventKind.RESYNC`.
@@ -274,6 +293,25 @@ class Driver(Protocol):
         ...
 
     def metrics(self, guest_id: GuestID) -> Metrics: ...
+
+    def snapshots(self, guest_id: GuestID, paths: Sequence[str]) -> Mapping[str, Sequence[HeldSnapshot]]:
+        """The internal snapshots of these qcow2 files of a running domain, by file. DriverError where it cannot."""
+        ...
+
+    def take_snapshot(self, guest_id: GuestID, paths: Sequence[str], name: str) -> None:
+        """One internal snapshot of each of these files, all at one moment, or none. The domain goes on running.
+
+        Ends within SNAPSHOT_LIMIT_S, not the call timeout. DriverError where it cannot, and when it is not running.
+        """
+        ...
+
+    def drop_snapshot(self, guest_id: GuestID, paths: Sequence[str], name: str) -> None:
+        """Delete the internal snapshot from these files of a running domain. Ends within SNAPSHOT_LIMIT_S."""
+        ...
+
+    def firmwares(self) -> frozenset[str]:
+        """What guests may boot with here beside their BIOS: "efi" where libvirt knows an installed UEFI firmware."""
+        ...
 
     def on_event(self, callback: EventCallback) -> None:
         """From now on tell `callback` of every lifecycle event. Connects on the next call, not here."""

@@ -11,8 +11,9 @@ Not guaranteed: that the guest boots; the job ends when its domain runs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
-from lochness.errors import LochnessError, NotFoundError, UnavailableError
+from lochness.errors import ConflictError, LochnessError, NotFoundError, UnavailableError
 from lochness.identity import GuestID
 from lochness_node.agent.guests.disks import make_disk
 from lochness_node.agent.guests.host import Host, Progress
@@ -20,6 +21,9 @@ from lochness_node.agent.guests.iso import write_seed
 from lochness_node.agent.guests.plan import GuestPlan, decide_leftover, images_of, plan_guest
 from lochness_node.agent.images.decide import CachedImage
 from lochness_node.agent.wire import Guest
+from lochness_node.agent.wishes import firmware
+
+UEFI_NOT_SUPPORTED: Final = "uefi_not_supported"
 
 
 def create_guest(host: Host, guest: Guest, progress: Progress) -> str:
@@ -64,7 +68,12 @@ def delete_guest(host: Host, guest_id: GuestID, progress: Progress) -> str:
 
 
 def planned(host: Host, guest: Guest, images: Mapping[str, CachedImage], revision: int) -> GuestPlan:
-    """`plan_guest` for this host."""
+    """`plan_guest` for this host. Raises as that, ConflictError (uefi_not_supported)."""
+    if firmware(guest.metadata) == "uefi" and host.domain_type() != "test" and "efi" not in host.driver.firmwares():
+        raise ConflictError(
+            "the guest wants UEFI, and libvirt knows no such firmware on this host; install it (Debian package ovmf)",
+            reason=UEFI_NOT_SUPPORTED,
+        )
     return plan_guest(
         guest,
         host.records.path(GuestID(guest.id)),
@@ -72,6 +81,7 @@ def planned(host: Host, guest: Guest, images: Mapping[str, CachedImage], revisio
         binding_revision=revision,
         domain_type=host.domain_type(),
         disk_format=host.disk_format(),
+        bridges={nic.network: host.bridge(nic.network) for nic in guest.nics},
     )
 
 

@@ -1,7 +1,7 @@
 """How does a disk file come to be?
 
 1. A disk appears whole, by a rename; one that is there is never touched.
-2. qemu-img is run without a shell, with a time limit, and both formats are said: nothing is guessed from content.
+2. Its format and its image's are said: nothing is guessed from content.
 
 On libvirt's test driver, where nothing ever reads a disk, a machine without qemu-img gets sparse raw files instead.
 QEMU guests always get qcow2 overlays.
@@ -10,16 +10,13 @@ QEMU guests always get qcow2 overlays.
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
-from lochness.errors import DeadlineError, DriverError, UnavailableError
+from lochness.errors import UnavailableError
 from lochness_node.agent.guests.plan import DiskPlan
-
-QEMU_IMG: Final = "qemu-img"
-_TIMEOUT_S: Final = 60.0
+from lochness_node.agent.guests.qemu_img import QEMU_IMG, qemu_img
 
 DiskFormat = Literal["qcow2", "raw"]
 
@@ -54,13 +51,4 @@ def make_disk(plan: DiskPlan) -> bool:
 
 def _qemu_img(plan: DiskPlan, path: Path) -> None:
     base = ["-b", str(plan.base.disk), "-F", plan.base.format] if plan.base is not None else []
-    command = [QEMU_IMG, "create", "-q", "-f", plan.format, *base, str(path), f"{plan.size_mb}M"]
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise DeadlineError(f"qemu-img did not make {plan.path} within {_TIMEOUT_S:g} s") from error
-    if done.returncode != 0:
-        text = " ".join(done.stderr.split()) or f"status {done.returncode}"
-        raise DriverError(f"qemu-img could not make {plan.path}: {text}")
+    qemu_img("create", "-q", "-f", plan.format, *base, str(path), f"{plan.size_mb}M", what=f"make {plan.path}")

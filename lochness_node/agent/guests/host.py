@@ -11,13 +11,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lochness.clock import Clock
 from lochness.errors import ConflictError, DeadlineError, NotFoundError
 from lochness.identity import GuestID
 from lochness.store.protocol import Store
 from lochness_node.agent.guests.disks import DiskFormat
+from lochness_node.agent.guests.downloads import Downloads
+from lochness_node.agent.guests.host_metadata import HostMetadata
 from lochness_node.agent.guests.records import GuestRecords
 from lochness_node.agent.guests.stopping import StopWatch
 from lochness_node.agent.images.cache import ImageCache
+from lochness_node.driver.bridges import Bridge, look_at_bridge
 from lochness_node.driver.protocol import FOREIGN_DOMAIN, Domain, DomainType, Driver
 from lochness_node.fencing import verify_start
 from lochness_node.guest_lock import guest_lock
@@ -41,6 +45,9 @@ class Host:
     stops: StopWatch
     domain_type: Callable[[], DomainType]
     disk_format: Callable[[], DiskFormat]
+    downloads: Downloads
+    metadata: HostMetadata
+    clock: Clock
     lock_dir: Path
     lock_timeout_s: float
     shutdown_timeout_s: float
@@ -62,6 +69,10 @@ class Host:
         if domain.ownership is None:
             raise ConflictError(f"domain {guest_id} on this host is not ours", reason=FOREIGN_DOMAIN)
         return domain
+
+    def bridge(self, name: str) -> Bridge:
+        """What the host's bridge is. Raises UnavailableError, DeadlineError."""
+        return look_at_bridge(name, self.driver.host())
 
     def start(self, guest_id: GuestID) -> None:
         """Start the defined domain. An answer that did not come in time is looked for before it counts as a failure."""

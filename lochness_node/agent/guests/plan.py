@@ -19,12 +19,16 @@ from lochness.errors import ConflictError, ValidationError
 from lochness.identity import GuestID
 from lochness_node.agent.guests.seed import Seed, seed_for
 from lochness_node.agent.images.decide import CachedImage
-from lochness_node.agent.wire import Disk, Guest
+from lochness_node.agent.wire import NO_VLANS, Disk, Guest, Nic
+from lochness_node.agent.wishes import firmware
+from lochness_node.driver.bridges import Bridge
 from lochness_node.driver.protocol import DiskSpec, DomainSpec, DomainType, NicSpec
 
 GUEST_DIFFERS: Final = "guest_differs"
 SEED_FILE: Final = "seed.iso"
 CONSOLE_FILE: Final = "console.log"
+VLANS_NOT_SUPPORTED: Final = "vlans_not_supported"
+NO_BRIDGES: Final[Mapping[str, Bridge]] = {}
 _BYTES_PER_MB: Final = 1 << 20
 
 
@@ -57,10 +61,11 @@ def plan_guest(
     binding_revision: int,
     domain_type: DomainType,
     disk_format: Literal["qcow2", "raw"],
+    bridges: Mapping[str, Bridge] = NO_BRIDGES,
 ) -> GuestPlan:
-    """What a valid `guest` becomes. `images` holds those it stands on, by id.
+    """What a valid `guest` becomes. `images` holds those it stands on, by id, `bridges` those it is on, by name.
 
-    Raises ValidationError when a disk is smaller than its image.
+    Raises ValidationError when a disk is smaller than its image, ConflictError (vlans_not_supported).
     """
     disks = tuple(
         _disk(disk, index, directory, images.get(disk.base) if disk.base else None, disk_format)
@@ -79,11 +84,22 @@ def plan_guest(
         vcpus=guest.cpu,
         domain_type=domain_type,
         disks=tuple(specs),
-        nics=tuple(NicSpec(mac=nic.mac, bridge=nic.network, model=nic.model or "virtio") for nic in guest.nics),
+        nics=tuple(_nic(nic, bridges.get(nic.network, Bridge())) for nic in guest.nics),
         boot=boots.boot if boots else None,
         console_log=str(directory / CONSOLE_FILE),
+        firmware=firmware(guest.metadata),
     )
     return GuestPlan(directory, disks, seed_for(guest), seed_path, spec)
+
+
+def _nic(nic: Nic, bridge: Bridge) -> NicSpec:
+    vlans = () if nic.vlans in NO_VLANS else tuple(dict.fromkeys(nic.vlans))
+    if vlans and bridge.no_vlans:
+        raise ConflictError(
+            f"bridge {nic.network} cannot carry the VLANs {', '.join(map(str, vlans))}: {bridge.no_vlans}",
+            reason=VLANS_NOT_SUPPORTED,
+        )
+    return NicSpec(nic.mac, nic.network, nic.model or "virtio", vlans, bridge.switch)
 
 
 def _disk(

@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from lochness_node.agent.wire import Guest, Nic, prefix_length
+from lochness_node.agent.wishes import nameservers, ssh_keys
 
 NO_USER_DATA: Final = "#cloud-config\n{}\n"
 _LABEL_MAX: Final = 63
@@ -38,13 +39,19 @@ class Seed:
 
 
 def seed_for(guest: Guest) -> Seed:
-    """The seed of a valid `guest`: its id as instance-id, metadata "name" as host name, metadata "user-data"."""
+    """The seed of a valid `guest`: its id as instance-id, and what its metadata asks for (`wishes`)."""
+    meta_data: dict[str, Any] = {"instance-id": guest.id, "local-hostname": host_name(guest)}
+    if keys := ssh_keys(guest.metadata):
+        meta_data["public-keys"] = keys
     return Seed(
-        meta_data=_json({"instance-id": guest.id, "local-hostname": host_name(guest)}),
+        meta_data=_json(meta_data),
         network_config=_json(
             {
                 "version": 2,
-                "ethernets": {nic_name(nic, index): _ethernet(nic, index) for index, nic in enumerate(guest.nics)},
+                "ethernets": {
+                    nic_name(nic, index): _ethernet(nic, index, nameservers(guest.metadata))
+                    for index, nic in enumerate(guest.nics)
+                },
             }
         ),
         user_data=guest.metadata.get("user-data") or NO_USER_DATA,
@@ -62,7 +69,7 @@ def nic_name(nic: Nic, index: int) -> str:
     return nic.name or f"eth{index}"
 
 
-def _ethernet(nic: Nic, index: int) -> dict[str, Any]:
+def _ethernet(nic: Nic, index: int, nameservers: list[str]) -> dict[str, Any]:
     ethernet: dict[str, Any] = {"match": {"macaddress": nic.mac}, "set-name": nic_name(nic, index)}
     if not nic.address:
         return {**ethernet, "dhcp4": True}
@@ -71,7 +78,7 @@ def _ethernet(nic: Nic, index: int) -> dict[str, Any]:
         **ethernet,
         "addresses": [f"{nic.address}/{length}"],
         "routes": [{"to": "default", "via": nic.gateway}] if nic.gateway else [],
-        "nameservers": {"addresses": []},
+        "nameservers": {"addresses": nameservers},
     }
 
 

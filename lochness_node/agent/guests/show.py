@@ -5,14 +5,15 @@ A guest is here when it is remembered or has a domain of ours; its state is libv
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from lochness.errors import ConflictError, NotFoundError
 from lochness.identity import GuestID
 from lochness_node.agent.guests.host import Host
-from lochness_node.agent.guests.plan import shown_disks
+from lochness_node.agent.guests.plan import device, shown_disks
 from lochness_node.agent.wire import Guest
-from lochness_node.driver.protocol import Domain, DomainState
+from lochness_node.driver.protocol import Domain, DomainState, Metrics
 
 MISSING: Final = "missing"
 
@@ -56,6 +57,20 @@ def shown(host: Host, guest_id: GuestID, guest: Guest | None, domain: Domain | N
     guest.disks = shown_disks(guest, host.records.path(guest_id), host.disk_format()) if guest.disks else []
     guest.state = _STATES[domain.state] if domain is not None else MISSING
     return guest
+
+
+def show_metrics(host: Host, guest_id: GuestID) -> Metrics:
+    """The domain's counters, but not those of its seed, which is no disk of the guest's.
+
+    Raises NotFoundError, UnavailableError, DeadlineError, DriverError.
+    """
+    if _own_domain(host, guest_id) is None:
+        raise NotFoundError("guest", guest_id)
+    metrics = host.driver.metrics(guest_id)
+    if (guest := host.records.remembered(guest_id)) is None:
+        return metrics
+    own = {device(index) for index in range(len(guest.disks))}
+    return replace(metrics, disks=tuple(disk for disk in metrics.disks if disk.disk in own))
 
 
 def _own_domain(host: Host, guest_id: GuestID) -> Domain | None:

@@ -117,6 +117,10 @@ class AgentProcess:
         content = body if isinstance(body, bytes) else b"" if body is None else msgspec.json.encode(body)
         return self.http.post(self.url + path, content=content, headers=headers)
 
+    def patch(self, path: str, body: object) -> httpx.Response:
+        content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        return self.http.patch(self.url + path, content=content)
+
     def delete(self, path: str) -> httpx.Response:
         return self.http.delete(self.url + path)
 

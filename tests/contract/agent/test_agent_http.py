@@ -30,7 +30,7 @@ NOBODY = "99999999-0000-4000-8000-000000000000"
     ("method", "path", "status", "reason"),
     [
         ("GET", "/nowhere", 404, "not_found"),
-        ("GET", "/metadata", 404, "not_found"),
+        ("GET", "/nothing", 404, "not_found"),
         ("DELETE", "/guests", 405, "method_not_allowed"),
         ("GET", f"/guests/{NOBODY}", 404, "not_found"),
         ("GET", "/guests/x", 400, "invalid"),

@@ -1,0 +1,69 @@
+"""What kind of switch is a bridge of this host, and can it carry VLANs for guests?
+
+libvirt puts a guest's port into VLANs on Open vSwitch, and from 11.0 on a Linux bridge that filters VLANs.
+
+Not guaranteed: anything about a bridge that this process cannot see; libvirt says at the start that it is missing.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from lochness_node.driver.protocol import HostFacts
+
+#: virConnectGetLibVersion: major * 1,000,000 + minor * 1,000 + release.
+LINUX_VLANS_SINCE: Final = 11_000_000
+_INTERFACES: Final = Path("/sys/class/net")
+_OVS: Final = "ovs-vsctl"
+_OVS_TIMEOUT_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """`no_vlans` says why guests' ports cannot be put into VLANs, "" when they can."""
+
+    switch: Literal["linux", "openvswitch"] = "linux"
+    no_vlans: str = ""
+
+
+def look_at_bridge(name: str, host: HostFacts, interfaces: Path = _INTERFACES) -> Bridge:
+    """The bridge `name`, an interface's name. Raises nothing: what cannot be found out carries no VLANs."""
+    if host.hypervisor == "test":
+        return Bridge()
+    directory = interfaces / name
+    if (directory / "bridge").is_dir():
+        return Bridge(no_vlans=_why_no_linux_vlans(directory / "bridge" / "vlan_filtering", host.libvirt_version))
+    if _is_open_vswitch(name):
+        return Bridge("openvswitch")
+    return Bridge(no_vlans="it is neither a Linux bridge nor one of Open vSwitch on this host")
+
+
+def _why_no_linux_vlans(filtering: Path, libvirt_version: int) -> str:
+    try:
+        filters = filtering.read_text().strip() == "1"
+    except OSError:
+        filters = False
+    if not filters:
+        return "it is a Linux bridge that does not filter VLANs (ip link set BRIDGE type bridge vlan_filtering 1)"
+    if libvirt_version < LINUX_VLANS_SINCE:
+        version = f"{libvirt_version // 1_000_000}.{libvirt_version // 1_000 % 1_000}.{libvirt_version % 1_000}"
+        return f"it is a Linux bridge, and libvirt {version} puts ports into VLANs there only from 11.0.0 on"
+    return ""
+
+
+def _is_open_vswitch(name: str) -> bool:
+    if shutil.which(_OVS) is None:
+        return False
+    command = [_OVS, f"--timeout={_OVS_TIMEOUT_S:.0f}", "br-exists", name]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            timeout=_OVS_TIMEOUT_S + 1, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
