@@ -6,8 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
-from lochness.cli import flavor, guest, hv, image, job, network, subnet
-from lochness.cli.command import FormatOption, JsonOption, chosen_format
+from lochness.cli import backup, flavor, fsck, guest, hv, image, job, network, subnet
+from lochness.cli.command import FormatOption, JsonOption, chosen_format, command
 from lochness.cli.exits import EXIT_STATUS_HELP
 from lochness.cli.output import Format
 from lochness.cli.session import Session
@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 for _noun in (hv, guest, network, subnet, flavor, image, job):
     app.add_typer(_noun.app)
+for _function in (fsck.fsck, backup.backup, backup.restore):
+    command(app, _function.__name__)(_function)
 
 
 def _print_version(is_asked: bool) -> None:

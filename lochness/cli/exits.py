@@ -1,7 +1,8 @@
 """Which exit status does a failure get, and which one line tells it? Pure.
 
     0  done
-    1  failed: a job ended in an error, the server could not do it, or a change may or may not have happened
+    1  failed: a job ended in an error, the server could not do it, a change may or may not have happened, or a check
+     found something broken
     2  usage: the command line is wrong, a name is ambiguous, or the server refused a value as invalid
     4  not found: something that was named does not exist
     5  conflict: it exists already, changed meanwhile, or is still in use
@@ -19,6 +20,7 @@ from typing import Final
 
 from lochness.errors import (
     AmbiguousWriteError,
+    ConfigurationError,
     ConflictError,
     DeadlineError,
     HTTPCodeError,
@@ -45,6 +47,7 @@ EXIT_STATUS_HELP: Final = (
 _BY_HTTP_CODE: Final = {400: USAGE, 404: NOT_FOUND, 409: CONFLICT, 412: CONFLICT, 422: USAGE, 503: UNREACHABLE}
 _BY_CLASS: Final[tuple[tuple[type[LochnessError], int], ...]] = (
     (ValidationError, USAGE),
+    (ConfigurationError, USAGE),
     (NotFoundError, NOT_FOUND),
     (ConflictError, CONFLICT),
     (UnavailableError, UNREACHABLE),

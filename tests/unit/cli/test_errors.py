@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import typer
 
+from lochness.backup import backup_lines
 from lochness.cli import exits
 from lochness.cli.app import app
+from lochness.store.protocol import Reading
 from tests.unit.cli.conftest import Lochness
 from tests.unit.cli.fake_controller import FakeController, answering, free_port, hang_up, http, serving
 
@@ -21,23 +24,68 @@ VALUES = {
 }  # fmt: skip
 
 
-def every_command() -> Iterator[tuple[str, ...]]:
-    """Each command of the program with the fewest arguments that it takes."""
-    for noun, group in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]  # it is a group
-        for verb, command in group.commands.items():
-            words = [noun, verb]
+def every_command(of: Callable[[Any], bool]) -> Iterator[tuple[str, ...]]:
+    """Each command of the program that is one `of` those, with the fewest arguments that it takes."""
+    named: list[tuple[list[str], Any]] = []
+    for noun, entry in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]  # it is a group
+        verbs = getattr(entry, "commands", None)
+        named += [([noun], entry)] if verbs is None else [([noun, verb], command) for verb, command in verbs.items()]
+    for name, command in named:
+        if of(command):
+            words = list(name)
             for parameter in command.params:
                 if parameter.required:
                     is_argument = parameter.param_type_name == "argument"
-                    words += [ID] if is_argument else [parameter.opts[0], VALUES[parameter.name]]
+                    value = VALUES.get(parameter.name, ID)
+                    words += [value] if is_argument else [parameter.opts[0], value]
             yield tuple(words)
 
 
-COMMANDS = sorted(every_command())
+def works_on_the_store(command: Any) -> bool:
+    return any(parameter.name == "etcd" for parameter in command.params)
+
+
+def name_of(words: tuple[str, ...]) -> list[str]:
+    """The words that name the command itself: a noun and its verb, or one word."""
+    nouns = {group.typer_instance.info.name for group in app.registered_groups if group.typer_instance is not None}
+    return list(words[:2] if words[0] in nouns else words[:1])
+
+
+COMMANDS = sorted(every_command(lambda command: not works_on_the_store(command)))
+STORE_COMMANDS = sorted(every_command(works_on_the_store))
 
 
 def each_command(function):
     return pytest.mark.parametrize("words", COMMANDS, ids=" ".join)(function)
+
+
+def each_command_at_all(function):
+    return pytest.mark.parametrize("words", [*COMMANDS, *STORE_COMMANDS], ids=" ".join)(function)
+
+
+@pytest.mark.parametrize("words", STORE_COMMANDS, ids=" ".join)
+def test_a_dead_etcd_is_one_line_and_status_6(lochness: Lochness, words: tuple[str, ...], tmp_path):
+    file = tmp_path / "file"
+    if words[0] == "restore":
+        empty = Reading(7, ((),))
+        file.write_bytes(b"".join(backup_lines(empty, "2026-01-01T00:00:00Z")))
+    words = tuple(str(file) if word == ID else word for word in words)
+    ended = lochness(*words, "--etcd", f"http://127.0.0.1:{free_port()}")
+    assert (ended.status, ended.out) == (exits.UNREACHABLE, "")
+    assert is_one_line(ended.err)
+    assert "Connection refused" in ended.err
+    assert file.exists() == (words[0] == "restore")
+
+
+@pytest.mark.parametrize("words", STORE_COMMANDS, ids=" ".join)
+def test_an_etcd_that_is_no_url_is_one_line_and_status_2(lochness: Lochness, words: tuple[str, ...], tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"".join(backup_lines(Reading(7, ((),)), "2026-01-01T00:00:00Z")))
+    words = tuple(str(file) if word == ID else word for word in words)
+    ended = lochness(*words, "--etcd", "rack1")
+    assert (ended.status, ended.out) == (exits.USAGE, "")
+    assert is_one_line(ended.err)
+    assert "rack1" in ended.err
 
 
 def is_one_line(text: str) -> bool:
@@ -74,7 +122,7 @@ def test_a_server_that_answers_garbage_is_told_for_every_command(lochness: Lochn
             assert url in ended.err
 
 
-@each_command
+@each_command_at_all
 def test_arguments_that_mean_nothing_are_refused(
     lochness: Lochness, controller: FakeController, words: tuple[str, ...]
 ):
@@ -169,11 +217,12 @@ def test_a_noun_without_its_verb_shows_what_there_is(lochness: Lochness, noun: s
     assert "Commands:" in ended.err + ended.out
 
 
-@each_command
+@each_command_at_all
 def test_every_help_has_an_example_of_that_command(lochness: Lochness, words: tuple[str, ...]):
-    ended = lochness(*words[:2], "--help")
+    name = name_of(words)
+    ended = lochness(*name, "--help")
     assert ended.status == 0
-    assert f"  Example: lochness {words[0]} {words[1]}" in ended.out
+    assert f"  Example: lochness {' '.join(name)}" in ended.out
 
 
 def test_a_port_that_was_free_is_refused():
