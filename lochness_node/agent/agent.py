@@ -1,7 +1,7 @@
 """What becomes of a request, once it is known to be well-formed? The agent without HTTP.
 
 1. A create, a fetch and a delete are idempotent by id: asked again while under way they are the same job, asked again
-   afterwards they find it done.
+   afterwards they find it done. Whatever is asked again under the same request id is done once.
 2. What a request asks of a guest that is not here is refused at once, except a delete.
 """
 
@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Final
+
+import msgspec
 
 from lochness import events
 from lochness.errors import LochnessError, NotFoundError
@@ -19,12 +22,25 @@ from lochness_node.agent.guests import metadata, snapshots
 from lochness_node.agent.guests.create import create_guest
 from lochness_node.agent.guests.decide_snapshots import Snapshot, requested_name
 from lochness_node.agent.guests.download import Download, stage_snapshot
-from lochness_node.agent.guests.host import Host, Progress
+from lochness_node.agent.guests.host import Host
 from lochness_node.agent.guests.host_metadata import parse_patch
 from lochness_node.agent.guests.power import perform_action
 from lochness_node.agent.guests.show import MISSING, show_guest, show_guests, show_metrics, shown
-from lochness_node.agent.jobs.registry import JobRegistry
-from lochness_node.agent.wire import ACTIONS, AGENT, CREATE, DELETE, FETCH_IMAGE, AgentJob, Guest, Image, ImageRequest
+from lochness_node.agent.jobs.registry import JobRegistry, Progress, Worker
+from lochness_node.agent.wire import (
+    ACTIONS,
+    AGENT,
+    CREATE,
+    CREATE_SNAPSHOT,
+    DELETE,
+    DELETE_SNAPSHOT,
+    FETCH_IMAGE,
+    ROLLBACK_SNAPSHOT,
+    AgentJob,
+    Guest,
+    Image,
+    ImageRequest,
+)
 from lochness_node.driver.protocol import Metrics
 
 
@@ -53,9 +69,9 @@ class Agent:
         guest.validate()
         guest.state = ""
         job = self.jobs.submit(
-            lambda progress: create_guest(self._host, guest, progress),
             action=CREATE,
             guest_id=guest.id,
+            request=guest.to_json().decode(),
             request_id=request_id,
         )
         answer = Guest.from_fields(guest.to_fields())
@@ -75,7 +91,6 @@ class Agent:
                 raise
             guest = Guest(id=guest_id, state=MISSING)
         job = self.jobs.submit(
-            lambda progress: perform_action(self._host, guest_id, action, progress),
             action=action,
             guest_id=guest_id,
             request_id=request_id,
@@ -116,15 +131,15 @@ class Agent:
     def create_snapshot(self, guest_id: GuestID, disk: str, body: bytes, request_id: str) -> tuple[Guest, AgentJob]:
         """The guest and the job. Raises ValidationError, NotFoundError, ConflictError, UnavailableError."""
         name = requested_name(body, self._host.clock.now())
-        return self._snapshot_job("createSnapshot", snapshots.create_snapshot, guest_id, disk, name, request_id)
+        return self._snapshot_job(CREATE_SNAPSHOT, guest_id, disk, name, request_id)
 
     def delete_snapshot(self, guest_id: GuestID, disk: str, name: str, request_id: str) -> tuple[Guest, AgentJob]:
         """The guest and the job. Raises NotFoundError, ConflictError, UnavailableError."""
-        return self._snapshot_job("deleteSnapshot", snapshots.delete_snapshot, guest_id, disk, name, request_id)
+        return self._snapshot_job(DELETE_SNAPSHOT, guest_id, disk, name, request_id)
 
     def roll_back(self, guest_id: GuestID, disk: str, name: str, request_id: str) -> tuple[Guest, AgentJob]:
         """The guest and the job. Raises NotFoundError, ConflictError, UnavailableError."""
-        return self._snapshot_job("rollbackSnapshot", snapshots.roll_back, guest_id, disk, name, request_id)
+        return self._snapshot_job(ROLLBACK_SNAPSHOT, guest_id, disk, name, request_id)
 
     def download(self, guest_id: GuestID, disk: str, name: str) -> Download:
         """Raises NotFoundError, ConflictError, UnavailableError, DriverError."""
@@ -133,7 +148,6 @@ class Agent:
     def _snapshot_job(
         self,
         action: str,
-        work: Callable[[Host, GuestID, str, str, Progress], str],
         guest_id: GuestID,
         disk: str,
         name: str,
@@ -142,10 +156,10 @@ class Agent:
         guest = self.guest(guest_id)
         snapshots.guest_disks(self._host, guest_id).chosen(disk)  # a disk that is not there is refused at once
         job = self.jobs.submit(
-            lambda progress: work(self._host, guest_id, disk, name, progress),
             # With the name, as jobs are the same only when they do the same.
             action=f"{action} {disk}/{name}" if disk else f"{action} {name}",
             guest_id=guest_id,
+            request=msgspec.json.encode({"disk": disk, "name": name}).decode(),
             request_id=request_id,
         )
         return guest, job
@@ -164,10 +178,10 @@ class Agent:
         request = ImageRequest.from_json(body)
         request.validate()
         job = self.jobs.submit(
-            lambda progress: self._host.images.fetch(request, progress),
             action=FETCH_IMAGE,
             guest_id=AGENT,
             image_id=request.id,
+            request=request.to_json().decode(),
             request_id=request_id,
         )
         return self._host.images.expected(request), job
@@ -177,3 +191,27 @@ class Agent:
         image = self._host.images.delete(id)
         self._log.info(events.AGENT_IMAGE_DELETED, image_id=id)
         return image
+
+
+_SNAPSHOT_WORK: Final = {
+    CREATE_SNAPSHOT: snapshots.create_snapshot,
+    DELETE_SNAPSHOT: snapshots.delete_snapshot,
+    ROLLBACK_SNAPSHOT: snapshots.roll_back,
+}
+
+
+def job_worker(host: Host) -> Worker:
+    """What does the agent's jobs: an action on a guest or its snapshots, or the fetch of an image."""
+
+    def work(job: AgentJob, request: str, progress: Progress) -> str:
+        if job.action == FETCH_IMAGE:
+            return host.images.fetch(ImageRequest.from_json(request.encode()), progress)
+        if job.action == CREATE:
+            return create_guest(host, Guest.from_json(request.encode()), progress)
+        guest_id = GuestID(job.guest_id)
+        if snapshot_work := _SNAPSHOT_WORK.get(job.verb):
+            asked: dict[str, str] = msgspec.json.decode(request)
+            return snapshot_work(host, guest_id, asked["disk"], asked["name"], progress)
+        return perform_action(host, guest_id, job.action, progress)
+
+    return work

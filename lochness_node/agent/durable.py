@@ -11,11 +11,14 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import Final
+
+PARTIAL_SUFFIX: Final = ".partial"
 
 
 def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Put `content` at `path`, on the disk when this returns. Raises OSError; the old file then stays."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
         with open(descriptor, "wb") as file:

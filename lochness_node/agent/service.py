@@ -7,7 +7,8 @@
    is chosen; until then /healthz says what is missing.
 2. A pass looks whether all three still answer. Its own event loop it waits for: if that hangs, so does the pass, and
    systemd's watchdog ends the process.
-3. On its end guests go on, and running jobs are left to themselves: the next agent calls them interrupted.
+3. On its end guests go on, and running jobs are left to themselves: the next agent does them anew, from its first good
+   pass on.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from lochness.listen import Address, check_listen, open_listener
 from lochness.log import get_logger
 from lochness.store.connect import open_store
 from lochness.store.protocol import Key, Store
-from lochness_node.agent.agent import Agent
+from lochness_node.agent.agent import Agent, job_worker
 from lochness_node.agent.api import build_app
 from lochness_node.agent.edge import guarded
 from lochness_node.agent.guests.disks import disk_format
@@ -92,11 +93,6 @@ class AgentDaemon:
 
     def _started(self) -> _Running:
         settings = self._settings
-        journal = JobJournal(Path(settings.state_dir, "jobs"))
-        jobs = JobRegistry(
-            journal, self._clock, self._log,
-            running_max=settings.jobs_running, queued_max=settings.jobs_queued_max, kept_max=settings.jobs_kept,
-        )  # fmt: skip
         records = GuestRecords(Path(settings.guest_dir))
         limits = FetchLimits(
             [Path(directory) for directory in settings.image_source_dirs],
@@ -106,18 +102,28 @@ class AgentDaemon:
         images = ImageCache(Path(settings.image_dir), self._clock, limits, records.on_image)
         records.prepare()
         images.prepare()
-        jobs.load()
-        protection = settings.protection
-        tls = protection.tls()
-        listener, address = open_listener(
-            check_listen(settings.listen, insecure=settings.insecure, is_protected=protection.is_enough)
-        )
+        journal = JobJournal(Path(settings.state_dir, "jobs"))
         store = open_store(
             settings.etcd, ca=settings.etcd_ca, cert=settings.etcd_cert, key=settings.etcd_key,
             timeout_s=settings.etcd_timeout_s,
         )  # fmt: skip
         driver = LibvirtDriver(settings.libvirt)
         host = self._host(store, driver, records, images)
+        jobs = JobRegistry(
+            journal, job_worker(host), self._clock, self._log,
+            running_max=settings.jobs_running, queued_max=settings.jobs_queued_max, kept_max=settings.jobs_kept,
+        )  # fmt: skip
+        try:
+            jobs.load(resume_age_max_s=settings.jobs_resume_s)
+            protection = settings.protection
+            tls = protection.tls()
+            listener, address = open_listener(
+                check_listen(settings.listen, insecure=settings.insecure, is_protected=protection.is_enough)
+            )
+        except LochnessError:  # the next pass begins anew
+            driver.close()
+            store.close()
+            raise
         app = build_app(Agent(host, jobs, lambda: self._wrong))
         rates = Rates(settings.requests_per_s, settings.requests_burst)
         server = HttpServer(guarded(app, protection, rates, self._clock), listener, tls)
@@ -176,6 +182,7 @@ class _Running:
         self._host.driver.host()
         self._host.disk_format()
         self._host.store.read(Key(keys.hypervisor(self._host.hypervisor_id)))
+        self._jobs.release()
 
     def renew_certificates(self) -> None:
         """A new certificate that cannot be used is a person's to mend; the old one goes on meanwhile."""

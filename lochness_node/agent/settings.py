@@ -25,7 +25,8 @@ class AgentSettings(NodeSettings, kw_only=True):
     "" for none; the first three are PEM files. A client address may ask `requests_per_s` times a second, and
     `requests_burst` times at once.
     `state_dir` keeps the jobs, `image_dir` the images; file:// images are taken only from below `image_source_dirs`.
-    `jobs_running` jobs run at a time, `jobs_queued_max` may wait, `jobs_kept` finished ones are remembered.
+    `jobs_running` jobs run at a time, `jobs_queued_max` may wait, `jobs_kept` finished ones are remembered;
+    what an agent before left unfinished is done anew when it was asked for within the last `jobs_resume_s`.
     An image file may have `image_bytes_max` bytes and its fetch may take `image_fetch_timeout_s`. `domain_type` "auto"
     takes kvm where it works. A guest has `shutdown_timeout_s` to obey a shutdown before its power is cut. A job waits
     `lock_timeout_s` for guestwatch to let go of a guest.
@@ -47,6 +48,7 @@ class AgentSettings(NodeSettings, kw_only=True):
     jobs_running: int = 8
     jobs_queued_max: int = 1000
     jobs_kept: int = 1000
+    jobs_resume_s: float = 3600.0
     domain_type: DomainTypeSetting = "auto"
     shutdown_timeout_s: float = 60.0
     lock_timeout_s: float = 30.0
@@ -64,7 +66,7 @@ class AgentSettings(NodeSettings, kw_only=True):
             _require_absolute("image_source_dirs", directory)
         require_above_zero(
             self,
-            "image_bytes_max", "image_fetch_timeout_s", "jobs_running", "jobs_queued_max", "jobs_kept",
+            "image_bytes_max", "image_fetch_timeout_s", "jobs_running", "jobs_queued_max", "jobs_kept", "jobs_resume_s",
             "shutdown_timeout_s", "lock_timeout_s", "requests_per_s", "requests_burst",
         )  # fmt: skip
         self.protection.check()

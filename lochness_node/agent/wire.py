@@ -27,6 +27,9 @@ AGENT: Final = "agent"
 CREATE: Final = "create"
 DELETE: Final = "delete"
 FETCH_IMAGE: Final = "fetchImage"
+CREATE_SNAPSHOT: Final = "createSnapshot"
+DELETE_SNAPSHOT: Final = "deleteSnapshot"
+ROLLBACK_SNAPSHOT: Final = "rollbackSnapshot"
 ACTIONS: Final = ("shutdown", "reboot", "restart", "poweroff", "start", "suspend", "resume", DELETE)
 
 DISKS_MAX: Final = 24
@@ -229,7 +232,8 @@ JobStatus = Literal["Queued", "Running", "Complete", "Error"]
 class AgentJob(msgspec.Struct, kw_only=True, frozen=True):
     """A job as the agent answers it and keeps it. Times are RFC 3339, `UNSET_TIME` while they have not come.
 
-    `Reason` is the stable word of an error, "" otherwise; `ImageID` is set on fetchImage jobs.
+    `Reason` is the stable word of an error, "" otherwise; `ImageID` is set on fetchImage jobs. `Attempts` counts how
+    often it was begun: more than once when the agent ended in the middle.
     """
 
     id: str = msgspec.field(name="ID")
@@ -244,10 +248,16 @@ class AgentJob(msgspec.Struct, kw_only=True, frozen=True):
     reason: str = msgspec.field(name="Reason", default="")
     image_id: str = msgspec.field(name="ImageID", default="")
     request_id: str = msgspec.field(name="RequestID", default="")
+    attempts: int = msgspec.field(name="Attempts", default=0)
 
     @property
     def is_finished(self) -> bool:
         return self.status in ("Complete", "Error")
+
+    @property
+    def verb(self) -> str:
+        """The action without what it is done to."""
+        return self.action.partition(" ")[0]
 
     @property
     def line(self) -> str:

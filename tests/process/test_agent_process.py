@@ -81,38 +81,53 @@ def test_a_stop_waits_neither_for_jobs_nor_for_those_who_wait_for_them(agent: Ag
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_after_a_restart_jobs_are_known_and_unfinished_ones_interrupted(
-    agent: AgentProcess, how: signal.Signals
-) -> None:
-    guest = agent.running_guest()
+def test_after_a_restart_jobs_are_known_and_unfinished_ones_done_anew(agent: AgentProcess, how: signal.Signals) -> None:
+    guest, other = agent.running_guest(), agent.guest(agent.with_image())
+    agent.bind(other["id"])
     create = agent.get(f"/guests/{guest['id']}/jobs").json()[0]
-    with guest_lock(agent.directory / "locks", guest["id"], timeout_s=5):
-        stuck = [agent.post(f"/guests/{guest['id']}/{a}").headers["X-Guest-Job-ID"] for a in ("suspend", "poweroff")]
-        wait_until(lambda: running(agent, stuck[0]), limit_s=10, what="running job")
+    with (
+        guest_lock(agent.directory / "locks", guest["id"], timeout_s=5),
+        guest_lock(agent.directory / "locks", other["id"], timeout_s=5),
+    ):
+        stuck = [agent.post(f"/guests/{guest['id']}/{a}").headers["X-Guest-Job-ID"] for a in ("restart", "delete")]
+        making = agent.post("/guests", other).headers["X-Guest-Job-ID"]
+        for id in (stuck[0], making):
+            wait_until(lambda id=id: running(agent, id), limit_s=10, what="running job")  # type: ignore[misc]
         agent.process.signal(how)
         agent.process.wait(10)
     agent.start()
     assert agent.get(f"/jobs/{create['ID']}").json() == create
-    for id in stuck:
-        job = agent.get(f"/jobs/{id}").json()
-        assert (job["Status"], job["Reason"]) == ("Error", "interrupted")
-        assert job["Message"] == "interrupted by a restart of the agent"
-    again = agent.get(f"/guests/{guest['id']}").json()
-    assert again["state"] == "missing"  # the test driver's domains ended with the process; a real one's go on
-    agent.done(agent.post("/guests", guest))
+    restart = agent.get(f"/jobs/{stuck[0]}").json()  # done twice it would not be what was asked for
+    assert (restart["Status"], restart["Reason"]) == ("Error", "interrupted")
+    assert restart["Message"] == "interrupted by a restart of the agent"
+    ends = [agent.get(f"/jobs/{id}", wait_s="30").json() for id in (stuck[1], making)]
+    assert [(job["Status"], job["Attempts"]) for job in ends] == [("Complete", 1), ("Complete", 2)]
+    assert agent.get(f"/guests/{guest['id']}").status_code == 404
+    assert agent.get(f"/guests/{other['id']}").json()["state"] == "running"
+    assert {entry["job_id"] for entry in agent.logged("agent.job_resumed")} == {stuck[1], making}
 
 
-def test_a_fetch_that_was_killed_leaves_nothing_after_the_next_start(agent: AgentProcess, web: WebServer) -> None:
+def test_what_is_too_old_is_not_resumed(agent: AgentProcess) -> None:
+    guest = agent.running_guest()
+    agent.settings["jobs_resume_s"] = 0.000001
+    with guest_lock(agent.directory / "locks", guest["id"], timeout_s=5):
+        stuck = agent.post(f"/guests/{guest['id']}/delete").headers["X-Guest-Job-ID"]
+        agent.process.kill()
+    agent.start()
+    assert agent.get(f"/jobs/{stuck}").json()["Reason"] == "interrupted"
+    assert agent.get(f"/guests/{guest['id']}").json()["state"] == "missing"  # the test driver's domain ended
+
+
+def test_a_fetch_that_was_killed_goes_on_after_the_next_start(agent: AgentProcess, web: WebServer) -> None:
     web.content, id = bytes(1 << 20), new_id()
-    agent.post("/images", {"id": id, "source": web.url})
+    job = agent.post("/images", {"id": id, "source": web.url}).headers["X-Guest-Job-ID"]
     wait_until(lambda: web.requests, limit_s=10, what="request for the image")
-    assert len(list(agent.image_dir.iterdir())) == 1
     agent.process.kill()
     agent.start()
-    assert list(agent.image_dir.iterdir()) == []
-    assert agent.get(f"/images/{id}").status_code == 404
     web.release.set()
-    agent.done(agent.post("/images", {"id": id, "source": web.url}))
+    assert agent.get(f"/jobs/{job}", wait_s="30").json()["Status"] == "Complete"
+    assert agent.get(f"/images/{id}").json()["status"] == "complete"
+    assert [path.name for path in agent.image_dir.iterdir()] == [id]
 
 
 def test_a_damaged_journal_entry_is_reported_and_stays(agent: AgentProcess) -> None:

@@ -2,8 +2,9 @@
 
 1. What `decide` says, and nothing else, runs; each running job has a thread of its own.
 2. A job that `submit` answered is in the journal; its end is there before anybody is told of it.
-3. After `load` no job of an earlier agent is unfinished.
-4. The threads are daemons: a job never holds up the end of the process; the next agent then says "interrupted".
+3. After `load` every job of an earlier agent is finished or will be done anew, as `decide.is_resumed` says. Those to be
+   done anew wait for `release`: what they need may not be there yet when the agent starts.
+4. The threads are daemons: a job never holds up the end of the process; the next agent takes it over.
 
 Not guaranteed: that a job's end reaches a full disk; it is still known until the agent ends.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 import structlog
@@ -22,26 +24,43 @@ from lochness.errors import LochnessError, NotFoundError, UnavailableError
 from lochness.identity import new_id
 from lochness.log import Logger
 from lochness.model.job import rfc3339
-from lochness_node.agent.jobs.decide import interrupted, job_to_join, jobs_to_begin, jobs_to_forget
+from lochness_node.agent.jobs.decide import (
+    Entry,
+    interrupted,
+    is_resumed,
+    job_to_join,
+    jobs_to_begin,
+    jobs_to_forget,
+    requeued,
+)
 from lochness_node.agent.jobs.journal import JobJournal
 from lochness_node.agent.wire import AGENT, FETCH_IMAGE, AgentJob, JobStatus
 
 #: Tells how far a job is, in a few words for people.
 Progress = Callable[[str], None]
-#: Does a job's work and answers its closing message. Raises what went wrong.
-Work = Callable[[Progress], str]
+#: Does a job's work, with the JSON it was asked for, and answers its closing message. Raises what went wrong.
+Worker = Callable[[AgentJob, str, Progress], str]
 
 
 class JobRegistry:
-    """All jobs of this agent. Safe to share between threads.
+    """All jobs of this agent, done by `worker`. Safe to share between threads.
 
     `running_max` run at a time, `queued_max` may wait, `kept_max` finished ones are remembered.
     """
 
     def __init__(
-        self, journal: JobJournal, clock: Clock, log: Logger, *, running_max: int, queued_max: int, kept_max: int
+        self,
+        journal: JobJournal,
+        worker: Worker,
+        clock: Clock,
+        log: Logger,
+        *,
+        running_max: int,
+        queued_max: int,
+        kept_max: int,
     ) -> None:
         self._journal = journal
+        self._worker = worker
         self._clock = clock
         self._log = log
         self._running_max = running_max
@@ -52,69 +71,84 @@ class JobRegistry:
         self._lock = threading.Lock()
         self._is_closed = False
         #: In the order of their queueing.
-        self._jobs: dict[str, AgentJob] = {}
-        self._work: dict[str, Work] = {}
+        self._entries: dict[str, Entry] = {}
+        self._held: set[str] = set()
+        self._last_number = 0
         self._waiters: dict[str, list[Callable[[], None]]] = {}
 
-    def load(self) -> None:
+    def load(self, *, resume_age_max_s: float) -> None:
         """Take over the journal of the agent before. Raises UnavailableError when it cannot be written."""
-        jobs, damaged = self._journal.load()
+        entries, damaged = self._journal.load()
         for path in damaged:
             self._log.warning(events.AGENT_JOB_UNREADABLE, path=str(path))
-        now = rfc3339(self._clock.now())
+        moment = self._clock.now()
+        now = rfc3339(moment)
         with self._lock:
-            for job in jobs:
-                self._jobs[job.id] = job
+            for entry in entries:
+                job = entry.job
                 if not job.is_finished:
-                    self._jobs[job.id] = ended = interrupted(job, now)
-                    self._journal.write(ended)
-                    self._log.warning(events.AGENT_JOB_INTERRUPTED, **_fields(ended))
+                    if is_resumed(job, moment, resume_age_max_s):
+                        job = requeued(job, now)
+                        self._held.add(job.id)
+                        self._log.info(events.AGENT_JOB_RESUMED, attempts=job.attempts, **_fields(job))
+                    else:
+                        job = interrupted(job, now)
+                        self._log.warning(events.AGENT_JOB_INTERRUPTED, attempts=job.attempts, **_fields(job))
+                    self._journal.write(replace(entry, job=job))
+                self._entries[job.id] = replace(entry, job=job)
+                self._last_number = max(self._last_number, entry.number)
             self._forget()
 
+    def release(self) -> None:
+        """Begin what an earlier agent left; once is enough."""
+        with self._lock:
+            self._held.clear()
+            self._begin()
+
     def submit(
-        self, work: Work, *, action: str, guest_id: str = AGENT, image_id: str = "", request_id: str = ""
+        self, *, action: str, guest_id: str = AGENT, image_id: str = "", request: str = "", request_id: str = ""
     ) -> AgentJob:
-        """A job that does `work`, or the unfinished one that does the same already (decide, 3).
+        """A job that does `action`, or the one that answers the same request already (decide, 3).
 
         Raises UnavailableError when too many wait, the agent is ending, or the journal cannot be written.
         """
-        job = AgentJob(
-            id=new_id(),
-            guest_id=guest_id,
-            action=action,
-            image_id=image_id,
-            queued_at=rfc3339(self._clock.now()),
-            request_id=request_id,
-        )
         with self._taking:
+            job = AgentJob(
+                id=new_id(),
+                guest_id=guest_id,
+                action=action,
+                image_id=image_id,
+                queued_at=rfc3339(self._clock.now()),
+                request_id=request_id,
+            )
             with self._lock:
-                unfinished = self._unfinished()
-                if joined := job_to_join(unfinished, job.line, action):
+                entry = Entry(job, self._last_number + 1, request)
+                if joined := job_to_join(list(self._entries.values()), entry):
                     return joined
                 if self._is_closed:
                     raise UnavailableError("the agent is ending")
-            if len(unfinished) >= self._queued_max + self._running_max:
-                raise UnavailableError(f"{len(unfinished)} jobs wait or run, no more are taken", jobs=len(unfinished))
-            self._journal.write(job)
+                unfinished = len(self._unfinished())
+            if unfinished >= self._queued_max + self._running_max:
+                raise UnavailableError(f"{unfinished} jobs wait or run, no more are taken", jobs=unfinished)
+            self._journal.write(entry)
             self._log.info(events.AGENT_JOB_QUEUED, **_fields(job))
             with self._lock:
-                self._jobs[job.id] = job
-                self._work[job.id] = work
+                self._last_number = entry.number
+                self._entries[job.id] = entry
                 self._begin()
                 self._forget()
-                return self._jobs[job.id]
+                return self._entries[job.id].job
 
     def get(self, id: str) -> AgentJob:
         """Raises NotFoundError."""
         with self._lock:
-            if (job := self._jobs.get(id)) is None:
-                raise NotFoundError("job", id)
-            return job
+            return self._job(id)
 
     def newest(self, *, guest_id: str | None = None, limit: int) -> list[AgentJob]:
         """At most `limit` jobs, of one guest or of all, newest first."""
         with self._lock:
-            jobs = [job for job in reversed(self._jobs.values()) if guest_id in (None, job.guest_id)]
+            newest = [entry.job for entry in reversed(self._entries.values())]
+        jobs = [job for job in newest if guest_id in (None, job.guest_id)]
         return jobs[:limit]
 
     def has_unfinished(self, guest_id: str) -> bool:
@@ -127,8 +161,7 @@ class JobRegistry:
         The answer cancels it. Raises NotFoundError.
         """
         with self._lock:
-            if (job := self._jobs.get(id)) is None:
-                raise NotFoundError("job", id)
+            job = self._job(id)
             is_over = job.is_finished or self._is_closed
             if not is_over:
                 self._waiters.setdefault(id, []).append(callback)
@@ -153,40 +186,54 @@ class JobRegistry:
             if not callbacks:
                 self._waiters.pop(id, None)
 
+    def _job(self, id: str) -> AgentJob:
+        """Under the lock. Raises NotFoundError."""
+        if (entry := self._entries.get(id)) is None:
+            raise NotFoundError("job", id)
+        return entry.job
+
+    def _change(self, id: str, **changes: object) -> Entry:
+        """Under the lock: the entry with these fields of its job changed, and its time."""
+        job = msgspec.structs.replace(self._job(id), updated_at=rfc3339(self._clock.now()), **changes)
+        self._entries[id] = replace(self._entries[id], job=job)
+        return self._entries[id]
+
     def _unfinished(self) -> list[AgentJob]:
-        return [self._jobs[id] for id in self._jobs if not self._jobs[id].is_finished]
+        return [entry.job for entry in self._entries.values() if not entry.job.is_finished]
 
     def _begin(self) -> None:
         """Under the lock: start what may start."""
         if self._is_closed:
             return
-        for job in jobs_to_begin(self._unfinished(), self._running_max):
-            now = rfc3339(self._clock.now())
+        for job in jobs_to_begin(self._unfinished(), self._running_max, self._held):
             thread = threading.Thread(target=self._run, args=(job.id,), name=f"job-{job.id[:8]}", daemon=True)
             try:
                 thread.start()  # it waits for the lock that we hold
             except RuntimeError as error:  # the system has no thread left; the next end or request tries again
                 self._log.warning(events.AGENT_JOB_DELAYED, error=str(error), **_fields(job))
                 return
-            self._jobs[job.id] = msgspec.structs.replace(job, status="Running", started_at=now, updated_at=now)
+            now = rfc3339(self._clock.now())
+            self._change(job.id, status="Running", started_at=now, attempts=job.attempts + 1, progress="")
 
     def _forget(self) -> None:
         """Under the lock: drop what is no longer kept."""
-        forgotten = jobs_to_forget(list(self._jobs.values()), self._kept_max)
+        forgotten = jobs_to_forget([entry.job for entry in self._entries.values()], self._kept_max)
         for job in forgotten:
-            del self._jobs[job.id]
+            del self._entries[job.id]
         self._journal.forget(forgotten)
 
     def _run(self, id: str) -> None:
         with self._lock:
-            work, job = self._work.pop(id), self._jobs[id]
+            entry = self._entries[id]
+        job = entry.job
         structlog.contextvars.bind_contextvars(**_fields(job))  # also for what the work logs
+        self._record(entry)  # the next agent must know that it was begun
         try:
-            message = work(lambda text: self._tell(id, text))
+            message = self._worker(job, entry.request, lambda text: self._tell(id, text))
         except LochnessError as error:
             self._end(id, status="Error", message=error.message, reason=error.reason)
         except Exception as error:  # the boundary of a job: whatever it is, the job has an end and the log the cause
-            self._log.exception(events.AGENT_JOB_BROKE, **_fields(self.get(id)))
+            self._log.exception(events.AGENT_JOB_BROKE, **_fields(job))
             text = f"unexpected {type(error).__name__}, the agent's log has the details (job {id})"
             self._end(id, status="Error", message=text, reason="internal_error")
         else:
@@ -194,24 +241,27 @@ class JobRegistry:
 
     def _tell(self, id: str, progress: str) -> None:
         with self._lock:
-            now = rfc3339(self._clock.now())
-            self._jobs[id] = msgspec.structs.replace(self._jobs[id], updated_at=now, progress=progress)
+            self._change(id, progress=progress)
+
+    def _record(self, entry: Entry) -> None:
+        """Write it down; a disk that is full does not keep a guest from being deleted."""
+        try:
+            self._journal.write(entry)
+        except UnavailableError as error:
+            self._log.error(events.AGENT_JOURNAL_FAILED, error=error.message, **_fields(entry.job))
 
     def _end(self, id: str, *, status: JobStatus, message: str, reason: str = "") -> None:
-        now = rfc3339(self._clock.now())
-        ended = msgspec.structs.replace(
-            self.get(id), status=status, updated_at=now, message=message, reason=reason, progress=""
-        )
-        try:
-            self._journal.write(ended)
-        except UnavailableError as error:
-            self._log.error(events.AGENT_JOURNAL_FAILED, error=error.message, **_fields(ended))
-        if status == "Complete":
-            self._log.info(events.AGENT_JOB_FINISHED, message=message, **_fields(ended))
-        else:
-            self._log.warning(events.AGENT_JOB_FAILED, error=message, reason=reason, **_fields(ended))
+        changes = {"status": status, "updated_at": rfc3339(self._clock.now()), "message": message, "reason": reason}
         with self._lock:
-            self._jobs[id] = ended
+            entry = self._entries[id]
+        ended = replace(entry, job=msgspec.structs.replace(entry.job, progress="", **changes), request="")
+        self._record(ended)
+        if status == "Complete":
+            self._log.info(events.AGENT_JOB_FINISHED, message=message, **_fields(ended.job))
+        else:
+            self._log.warning(events.AGENT_JOB_FAILED, error=message, reason=reason, **_fields(ended.job))
+        with self._lock:
+            self._entries[id] = ended
             waiting = self._waiters.pop(id, [])
             self._begin()
             self._forget()

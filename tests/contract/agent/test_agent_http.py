@@ -169,3 +169,13 @@ def test_many_creates_of_one_guest_at_a_time_are_one_job(agent: AgentProcess) ->
     jobs = [agent.done(answer) for answer in answers]
     made = [job for job in jobs if "is running (" in job["Message"]]
     assert len({job["ID"] for job in made}) == 1
+
+
+def test_a_request_that_comes_again_is_done_once(agent: AgentProcess) -> None:
+    guest, id = agent.running_guest(), f"request-{new_id()}"
+    first = agent.post(f"/guests/{guest['id']}/restart", **{"X-Request-ID": id})
+    agent.done(first)
+    again = agent.post(f"/guests/{guest['id']}/restart", **{"X-Request-ID": id})
+    assert again.headers["X-Guest-Job-ID"] == first.headers["X-Guest-Job-ID"]
+    other = agent.post(f"/guests/{guest['id']}/restart")
+    assert other.headers["X-Guest-Job-ID"] != first.headers["X-Guest-Job-ID"]

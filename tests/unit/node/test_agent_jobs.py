@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -11,13 +13,26 @@ from hypothesis import strategies as st
 
 from lochness.errors import UnavailableError
 from lochness.identity import new_id
-from lochness_node.agent.jobs.decide import interrupted, job_to_join, jobs_to_begin, jobs_to_forget
+from lochness.model.job import rfc3339
+from lochness_node.agent.jobs.decide import (
+    ATTEMPTS_MAX,
+    Entry,
+    interrupted,
+    is_resumed,
+    job_to_join,
+    jobs_to_begin,
+    jobs_to_forget,
+)
 from lochness_node.agent.jobs.journal import JobJournal
 from lochness_node.agent.wire import AGENT, AgentJob, JobStatus
 
 
 def job(guest: str, action: str = "start", status: JobStatus = "Queued", id: str = "", image: str = "") -> AgentJob:
     return AgentJob(id=id or new_id(), guest_id=guest, action=action, queued_at="t", status=status, image_id=image)
+
+
+def entry(job: AgentJob, number: int = 1, request: str = "") -> Entry:
+    return Entry(job, number, request)
 
 
 def test_one_job_of_a_guest_runs_and_guests_run_beside_each_other() -> None:
@@ -75,9 +90,34 @@ def test_what_begins_keeps_the_rules(jobs: list[tuple[str, JobStatus]], limit: i
 def test_a_request_joins_a_job_after_which_it_would_change_nothing(
     under_way: list[str], action: str, joins: int | None
 ) -> None:
-    jobs = [job("a", each) for each in under_way]
-    others = [job("b", action)]
-    assert job_to_join([*jobs, *others], "a", action) is (jobs[joins] if joins is not None else None)
+    jobs = [entry(job("a", each)) for each in under_way]
+    others = [entry(job("b", action))]
+    joined = job_to_join([*jobs, *others], entry(job("a", action)))
+    assert joined is (jobs[joins].job if joins is not None else None)
+
+
+def test_a_request_for_something_else_is_a_job_of_its_own() -> None:
+    asked = entry(job("a", "create"), request='{"memory":64}')
+    assert job_to_join([asked], entry(job("a", "create"), request='{"memory":128}')) is None
+    assert job_to_join([asked], entry(job("a", "create"), request='{"memory":64}')) is asked.job
+
+
+@pytest.mark.parametrize(
+    ("status", "id", "then", "joins"),
+    [
+        ("Complete", "r1", [], True),
+        ("Running", "r1", [], True),
+        ("Error", "r1", [], False),
+        ("Complete", "r2", [], False),
+        ("Complete", "", [], False),
+        ("Complete", "r1", ["start"], False),
+    ],
+)
+def test_a_request_that_comes_again_is_done_once(status: JobStatus, id: str, then: list[str], joins: bool) -> None:
+    done = msgspec.structs.replace(job("a", "reboot", status=status), request_id=id)
+    asked = msgspec.structs.replace(job("a", "reboot"), request_id="r1" if id else "")
+    later = [entry(job("a", each, status="Complete")) for each in then]
+    assert (job_to_join([entry(done), *later], entry(asked)) is done) == joins
 
 
 def test_only_the_oldest_finished_jobs_are_forgotten() -> None:
@@ -92,34 +132,66 @@ def test_an_interrupted_job_is_an_error_that_says_so() -> None:
     assert ended.message == "interrupted by a restart of the agent"
 
 
+@pytest.mark.parametrize(
+    ("action", "status", "attempts", "age_s", "resumed"),
+    [
+        ("create", "Running", 1, 10, True),
+        ("create", "Queued", 0, 10, True),
+        ("create", "Running", ATTEMPTS_MAX, 10, False),
+        ("create", "Queued", ATTEMPTS_MAX, 10, True),
+        ("delete", "Running", 1, 61, False),
+        ("delete", "Queued", 0, -10, False),
+        ("reboot", "Running", 1, 10, False),
+        ("restart", "Running", 1, 10, False),
+        ("reboot", "Queued", 0, 10, True),
+    ],
+)
+def test_what_an_ended_agent_left_is_resumed_when_that_is_safe(
+    action: str, status: JobStatus, attempts: int, age_s: float, resumed: bool
+) -> None:
+    queued = datetime(2026, 1, 2, tzinfo=UTC)
+    left = msgspec.structs.replace(job("a", action, status=status), queued_at=rfc3339(queued), attempts=attempts)
+    assert is_resumed(left, queued + timedelta(seconds=age_s), age_max_s=60) is resumed
+
+
+def test_a_job_that_is_held_keeps_its_line_waiting() -> None:
+    held, behind, other = job("a"), job("a"), job("b")
+    assert jobs_to_begin([held, behind, other], 8, {held.id}) == (other,)
+
+
 def test_the_journal_gives_back_what_it_was_given(tmp_path: Path) -> None:
     journal = JobJournal(tmp_path / "jobs")
-    first, second = (msgspec.structs.replace(job("a"), queued_at=time) for time in ("1", "2"))
+    first, second = entry(job("a"), 9, "{}"), entry(job("a"), 10, '{"secret":1}')
     journal.write(second)
     journal.write(first)
-    changed = msgspec.structs.replace(first, status="Complete", message="line\nline")
-    journal.write(changed)
-    assert journal.load() == ([changed, second], [])
-    journal.forget([changed])
-    journal.forget([changed])
+    assert journal.load() == ([first, second], [])
+    ended = replace(first, job=msgspec.structs.replace(first.job, status="Complete", message="line\nline"))
+    journal.write(ended)
+    assert journal.load() == ([replace(ended, request=""), second], [])
+    assert {path.stat().st_mode & 0o077 for path in (tmp_path / "jobs").iterdir()} == {0}
+    journal.forget([ended.job])
+    journal.forget([ended.job])
     assert journal.load() == ([second], [])
 
 
 def test_the_journal_reports_what_it_cannot_read_and_passes_over_the_rest(tmp_path: Path) -> None:
     journal = JobJournal(tmp_path)
-    kept, damaged = job("a"), tmp_path / f"{new_id()}.json"
+    kept, damaged, half = entry(job("a")), tmp_path / f"{new_id()}.json", tmp_path / f"{new_id()}.json.1.partial"
     journal.write(kept)
     damaged.write_text("[]")
     (tmp_path / "notes.json").write_text("{}")
-    (tmp_path / f"{new_id()}.json.1.partial").write_text("{")
+    half.write_text("{")
     assert journal.load() == ([kept], [damaged])
+    assert not half.exists()
 
 
 def test_a_journal_that_cannot_write_says_so(tmp_path: Path) -> None:
     journal = JobJournal(tmp_path / "jobs")
     (tmp_path / "jobs").rmdir()
     with pytest.raises(UnavailableError, match="cannot record job"):
-        journal.write(job("a"))
+        journal.write(entry(job("a")))
+    with pytest.raises(UnavailableError, match="cannot read the jobs' directory"):
+        journal.load()
     (tmp_path / "file").write_text("")
     with pytest.raises(UnavailableError, match="cannot make the jobs' directory"):
         JobJournal(tmp_path / "file" / "jobs")
