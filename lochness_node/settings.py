@@ -17,7 +17,7 @@ import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -127,19 +127,33 @@ class GuestwatchSettings(NodeSettings, kw_only=True):
     `start_missed` a guest that should run and does not is started after it was seen so twice, `confirm_s` or more
     apart; after a failed or futile start it waits `backoff_s`, doubling up to `backoff_max_s`, and gives up after
     `starts_max` starts without the guest having stayed up for `stable_s`.
+
+    `restart` is for guests whose metadata says no restart policy of their own. With `resume_paused` a paused guest that
+    should run is resumed the same way. At most `starts_at_once` guests are started within `start_pause_s`.
+    `unbound` and `unwanted` say what becomes of our domains without a binding, and of guests that run and should be
+    off for longer than `unwanted_after_s`: "report", or "stop" too; `stop_grace_s` after the power button the plug.
     """
 
     interval_s: float = 30.0
     start_missed: bool = True
+    restart: Literal["always", "on-failure", "never"] = "always"
+    resume_paused: bool = True
     confirm_s: float = 2.0
     backoff_s: float = 5.0
     backoff_max_s: float = 300.0
     starts_max: int = 5
     stable_s: float = 120.0
+    starts_at_once: int = 4
+    start_pause_s: float = 2.0
+    unbound: Literal["report", "stop"] = "report"
+    unwanted: Literal["report", "stop"] = "report"
+    unwanted_after_s: float = 120.0
+    stop_grace_s: float = 60.0
 
     def check(self) -> None:
         super().check()
         require_above_zero(self, "interval_s", "confirm_s", "backoff_s", "starts_max", "stable_s")
+        require_above_zero(self, "starts_at_once", "start_pause_s", "unwanted_after_s", "stop_grace_s")
         if self.backoff_max_s < self.backoff_s:
             raise ConfigurationError(
                 f"backoff_max_s is {self.backoff_max_s:g} s, below backoff_s = {self.backoff_s:g} s"

@@ -11,15 +11,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar, get_args
 
 from lochness import keys
 from lochness.errors import ValidationError
-from lochness.model.guest import GuestStatus, Power, PowerRecord
+from lochness.model.guest import GuestRecord, GuestStatus, Power, PowerRecord
 from lochness.model.record import Record
 from lochness.store.protocol import MAX_TRANSACTION_OPS, Key, KeyValue, Prefix, Store
 
 SomeRecord = TypeVar("SomeRecord", bound=Record)
+RestartPolicy = Literal["always", "on-failure", "never"]
+
+#: What operators write into a guest's metadata.
+RESTART: Final = "restart"
+BOOT_ORDER: Final = "boot_order"
+DEFAULT_BOOT_ORDER: Final = 100
 
 _KEYS_PER_GUEST: Final = 3
 _GUESTS_PER_READ: Final = MAX_TRANSACTION_OPS // _KEYS_PER_GUEST
@@ -30,7 +36,8 @@ class Wanted:
     """One guest bound here. `power` None: nobody has said yet. `status` is what we wrote last, None for nothing.
 
     `binding_revision` is the fencing token, `power_revision` the mod_revision of the wish (0: none). Without
-    `has_record` there is no guest, only a binding that was left behind.
+    `has_record` there is no guest, only a binding that was left behind. `restart` (None: as configured) and
+    `boot_order` (lower starts earlier) come from the guest's metadata.
     """
 
     binding_revision: int
@@ -38,6 +45,8 @@ class Wanted:
     power_revision: int = 0
     has_record: bool = True
     status: GuestStatus | None = None
+    restart: RestartPolicy | None = None
+    boot_order: int = DEFAULT_BOOT_ORDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +77,37 @@ def read_desired(store: Store, hypervisor_id: str) -> Desired:
 def _wanted(id: str, binding_revision: int, found: Sequence[KeyValue | None], problems: dict[str, str]) -> Wanted:
     record, power, status = found
     wish = _parsed(PowerRecord, id, power, problems)
+    guest = _parsed(GuestRecord, id, record, problems)
+    metadata = guest.metadata if guest else {}
     return Wanted(
         binding_revision=binding_revision,
         power=wish.desired if wish else None,
         power_revision=power.mod_revision if power else 0,
         has_record=record is not None,
         status=_parsed(GuestStatus, id, status, problems),
+        restart=_restart(id, metadata, problems),
+        boot_order=_boot_order(id, metadata, problems),
     )
+
+
+def _restart(id: str, metadata: Mapping[str, str], problems: dict[str, str]) -> RestartPolicy | None:
+    given = metadata.get(RESTART, "")
+    for policy in get_args(RestartPolicy):
+        if given == policy:
+            return policy  # type: ignore[no-any-return]  # one of the literals
+    if given:
+        problems[id] = f"metadata {RESTART} must be {', '.join(get_args(RestartPolicy))}, got {given!r}: not used"
+    return None
+
+
+def _boot_order(id: str, metadata: Mapping[str, str], problems: dict[str, str]) -> int:
+    given = metadata.get(BOOT_ORDER, "").strip()
+    if not given:
+        return DEFAULT_BOOT_ORDER
+    if given.isascii() and given.isdigit() and len(given) <= 9:
+        return int(given)
+    problems[id] = f"metadata {BOOT_ORDER} must be a whole number from 0, got {given!r}: not used"
+    return DEFAULT_BOOT_ORDER
 
 
 def _parsed(kind: type[SomeRecord], id: str, found: KeyValue | None, problems: dict[str, str]) -> SomeRecord | None:

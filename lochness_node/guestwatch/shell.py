@@ -6,7 +6,8 @@ Invariants:
 2. No status changes while libvirt does not answer: missing is not deleted.
 3. One guest's failure does not keep another from being looked after; a store that does not answer ends the pass, as it
    would end every action after it.
-4. A pass starts guests for at most `STARTS_LIMIT_S`, then the next pass goes on.
+4. A pass starts and stops guests for at most `STARTS_LIMIT_S`, then the next pass goes on.
+5. A start that is refused because this host holds no lease puts off all others as well, so that their order stays.
 
 What makes it look: libvirt's events, the watch on this hypervisor's bindings, and the clock. The wishes
 (guests/ID/power) are not watched: that is a watch on guests/, and each of 1,000 hosts would hear of every change in the
@@ -20,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from lochness import events, keys
 from lochness.clock import Clock, SystemClock
@@ -37,32 +38,44 @@ from lochness.store.protocol import KeyExists, KeyUnchanged, Put, Store
 from lochness_node.binding_watch import BindingWatch
 from lochness_node.daemon import PassReport, Waker
 from lochness_node.driver.protocol import Domain, Driver
+from lochness_node.fencing import LEASE_MISSING
 from lochness_node.guestwatch.decide import (
     Action,
+    ReportFinding,
     ReportGivenUp,
-    ReportUnbound,
     StartGuest,
+    StopGuest,
     WriteStatus,
     decide,
 )
 from lochness_node.guestwatch.desired import Desired, read_desired
+from lochness_node.guestwatch.findings import Finding, FindingKind, after_refused_stop, after_stop
 from lochness_node.guestwatch.memory import (
     Drift,
     Memory,
     Observed,
-    Policy,
     after_refusal,
     after_start,
     next_look_s,
     remember,
 )
+from lochness_node.guestwatch.policy import Policy
 from lochness_node.guestwatch.start import Busy, Failed, NotNeeded, Refused, Started, start_missed
+from lochness_node.guestwatch.stop import stop_stray
 from lochness_node.settings import GuestwatchSettings, reloaded
 
 STARTS_LIMIT_S: Final = 15.0
 #: How soon to ask a libvirt again that did not answer.
 _LIBVIRT_LOOK_S: Final = 2.0
 _SOON_S: Final = 0.1
+
+_FINDING_EVENTS: Final[Mapping[FindingKind, str]] = {
+    FindingKind.UNBOUND: events.GUESTWATCH_UNBOUND_DOMAIN_FOUND,
+    FindingKind.UNWANTED: events.GUESTWATCH_UNWANTED_GUEST_FOUND,
+    FindingKind.ORPHAN: events.GUESTWATCH_ORPHAN_BINDING_FOUND,
+    FindingKind.VANISHED: events.GUESTWATCH_GUEST_VANISHED,
+    FindingKind.NAME_TAKEN: events.GUESTWATCH_NAME_TAKEN,
+}
 
 
 class Guestwatch:
@@ -90,6 +103,7 @@ class Guestwatch:
         self._problems: Mapping[str, str] = {}
         self._has_observed = False
         self._is_blind = False
+        self._has_no_lease = False  # a start of this pass was refused for it
         driver.on_event(lambda _guest, _kind: self.waker.wake())
         driver.on_connection(lambda _state: self.waker.wake())
         self._watch = BindingWatch(store, settings.id, self.waker, self._log)
@@ -106,8 +120,15 @@ class Guestwatch:
         if domains is None:
             return PassReport("libvirt does not answer; statuses stay as they are", look_again_s=_LIBVIRT_LOOK_S)
         ours: dict[str, Domain] = {domain.ownership.guest_id: domain for domain in domains if domain.ownership}
+        foreign = {
+            id: domain
+            for domain in domains
+            if domain.ownership is None
+            for id in (domain.uuid, domain.name)
+            if id in desired.guests
+        }
         now_s = self._clock.monotonic_s()
-        observed = Observed(ours, now_s, self._clock.now().isoformat(timespec="seconds"))
+        observed = Observed(ours, now_s, self._clock.now().isoformat(timespec="seconds"), foreign)
         policy = _policy(self._settings)
         self._memory = remember(desired, observed, self._memory, policy)
         actions = decide(desired, observed, self._memory, policy)
@@ -143,9 +164,10 @@ class Guestwatch:
     def _perform_all(self, actions: tuple[Action, ...], policy: Policy) -> bool:
         """Answers whether everything was performed; what was not is decided again by the next pass."""
         is_complete = True
+        self._has_no_lease = False
         starts_end_s = self._clock.monotonic_s() + STARTS_LIMIT_S
         for action in actions:
-            if isinstance(action, StartGuest) and self._clock.monotonic_s() > starts_end_s:
+            if isinstance(action, StartGuest | StopGuest) and self._clock.monotonic_s() > starts_end_s:
                 is_complete = False
                 continue
             try:
@@ -176,19 +198,26 @@ class Guestwatch:
             case ReportGivenUp(guest_id, starts, text):
                 self._log.error(events.GUESTWATCH_GIVEN_UP, guest=guest_id, starts=starts, why=text)
                 self._keep(guest_id, replace(self._memory.drifts[guest_id], is_reported=True))
-            case ReportUnbound(guest_id, state):
-                self._log.warning(events.GUESTWATCH_UNBOUND_DOMAIN_FOUND, guest=guest_id, state=state.value)
-                seen = replace(self._memory.unbound[guest_id], is_reported=True)
-                self._memory = replace(self._memory, unbound={**self._memory.unbound, guest_id: seen})
+            case ReportFinding(guest_id, kind, state):
+                self._log.warning(_FINDING_EVENTS[kind], guest=guest_id, state=state.value if state else "")
+                self._keep_finding(kind, guest_id, replace(self._memory.findings[kind, guest_id], is_reported=True))
+            case StopGuest(guest_id, kind, how):
+                self._keep_finding(kind, guest_id, self._stop(guest_id, kind, how, policy))
 
     def _keep(self, guest_id: str, drift: Drift) -> None:
         self._memory = replace(self._memory, drifts={**self._memory.drifts, guest_id: drift})
 
+    def _keep_finding(self, kind: FindingKind, guest_id: str, finding: Finding) -> None:
+        self._memory = replace(self._memory, findings={**self._memory.findings, (kind, guest_id): finding})
+
     def _start(self, guest_id: str, drift: Drift, policy: Policy) -> Drift:
-        lock_dir = Path(self._settings.lock_dir)
-        outcome = start_missed(self._store, self._driver, lock_dir, self._settings.id, guest_id)
         now_s = self._clock.monotonic_s()
-        which = {"guest": guest_id, "action": "start", "starts": drift.starts + 1, "starts_max": policy.starts_max}
+        if self._has_no_lease:
+            return after_refusal(drift, now_s, policy, refusal=drift.refusal or LEASE_MISSING)
+        lock_dir = Path(self._settings.lock_dir)
+        outcome = start_missed(self._store, self._driver, lock_dir, self._settings.id, guest_id, drift.what)
+        now_s = self._clock.monotonic_s()
+        which = {"guest": guest_id, "action": drift.what, "starts": drift.starts + 1, "starts_max": policy.starts_max}
         match outcome:
             case Started(binding_revision):
                 self._log.info(events.GUESTWATCH_ACTION_DONE, binding_revision=binding_revision, **which)
@@ -197,6 +226,7 @@ class Guestwatch:
                 self._log.warning(events.GUESTWATCH_ACTION_FAILED, error=text, **which)
                 return after_start(drift, now_s, policy, failure=text)
             case Refused(reason, text):
+                self._has_no_lease = reason == LEASE_MISSING
                 if reason != drift.refusal:
                     self._log.warning(events.GUESTWATCH_ACTION_REFUSED, reason=reason, error=text, **which)
                 return after_refusal(drift, now_s, policy, refusal=reason)
@@ -204,6 +234,26 @@ class Guestwatch:
                 return after_refusal(drift, now_s, policy)
             case NotNeeded():
                 return drift
+
+    def _stop(self, guest_id: str, kind: FindingKind, how: Literal["shutdown", "destroy"], policy: Policy) -> Finding:
+        finding = self._memory.findings[kind, guest_id]
+        lock_dir = Path(self._settings.lock_dir)
+        outcome = stop_stray(self._store, self._driver, lock_dir, self._settings.id, guest_id, kind, how)
+        now_s = self._clock.monotonic_s()
+        which = {"guest": guest_id, "action": how, "finding": kind.value}
+        match outcome:
+            case Started(binding_revision):
+                self._log.warning(events.GUESTWATCH_STRAY_STOPPED, binding_revision=binding_revision, **which)
+                return after_stop(finding, now_s, policy)
+            case Failed(text):
+                self._log.warning(events.GUESTWATCH_ACTION_FAILED, error=text, **which)
+                return after_stop(finding, now_s, policy)
+            case Refused(reason, text):
+                if reason != finding.refusal:
+                    self._log.warning(events.GUESTWATCH_ACTION_REFUSED, reason=reason, error=text, **which)
+                return after_refused_stop(finding, now_s, policy, refusal=reason)
+            case Busy() | NotNeeded():
+                return after_refused_stop(finding, now_s, policy)
 
     def _failed(self, action: Action, error: str) -> None:
         self._log.warning(
@@ -213,7 +263,7 @@ class Guestwatch:
     def _look_again_s(self, is_complete: bool, policy: Policy) -> float | None:
         if not is_complete:
             return _SOON_S
-        at_s = next_look_s(self._memory, policy)
+        at_s = next_look_s(self._memory, self._clock.monotonic_s(), policy)
         return None if at_s is None else max(_SOON_S, at_s - self._clock.monotonic_s())
 
     def _report_problems(self, problems: Mapping[str, str]) -> None:
@@ -232,9 +282,17 @@ def _status(desired: Desired, observed: Observed) -> str:
 def _policy(settings: GuestwatchSettings) -> Policy:
     return Policy(
         start_missed=settings.start_missed,
+        restart=settings.restart,
+        resume_paused=settings.resume_paused,
         confirm_s=settings.confirm_s,
         backoff_s=settings.backoff_s,
         backoff_max_s=settings.backoff_max_s,
         starts_max=settings.starts_max,
         stable_s=settings.stable_s,
+        starts_at_once=settings.starts_at_once,
+        start_pause_s=settings.start_pause_s,
+        unbound=settings.unbound,
+        unwanted=settings.unwanted,
+        unwanted_after_s=settings.unwanted_after_s,
+        stop_grace_s=settings.stop_grace_s,
     )

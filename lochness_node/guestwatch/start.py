@@ -1,4 +1,4 @@
-"""May a guest that should run be started now, and what came of it?
+"""May a guest that should run be started or resumed now, and what came of it?
 
 Invariants:
 1. Nothing is started without the guest's lock, and it is not waited for: who holds it is at work on the guest.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lochness import keys
 from lochness.errors import DeadlineError, DriverError, LochnessError, NotFoundError
@@ -21,12 +22,12 @@ from lochness.store.protocol import Key, Store
 from lochness_node.driver.protocol import Driver
 from lochness_node.fencing import StartRefused, decide_start, start_selectors, this_machine
 from lochness_node.guest_lock import guest_lock
-from lochness_node.guestwatch.memory import is_down
+from lochness_node.guestwatch.policy import is_down, is_resumable
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """It was started under this fencing token."""
+    """It was started or resumed under this fencing token."""
 
     binding_revision: int
 
@@ -38,7 +39,7 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class NotNeeded:
-    """It is no longer down, no longer defined, or no longer wanted running."""
+    """It is no longer down or paused, no longer defined, or no longer wanted running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,14 @@ class Failed:
 Outcome = Started | Busy | NotNeeded | Refused | Failed
 
 
-def start_missed(store: Store, driver: Driver, lock_dir: Path, hypervisor_id: str, guest_id: str) -> Outcome:
-    """Start the guest if that is still right. Raises nothing of Loch Ness: whatever goes wrong is an outcome."""
+def start_missed(
+    store: Store, driver: Driver, lock_dir: Path, hypervisor_id: str, guest_id: str, what: Literal["start", "resume"]
+) -> Outcome:
+    """Start or resume the guest if that is still right. Raises nothing of Loch Ness: what goes wrong is an outcome."""
     try:
         with guest_lock(lock_dir, guest_id, timeout_s=0):
             try:
-                return _start_locked(store, driver, hypervisor_id, guest_id)
+                return _start_locked(store, driver, hypervisor_id, GuestID(guest_id), what)
             except LochnessError as error:
                 return Refused(error.reason, error.message)
     except DeadlineError:
@@ -73,12 +76,15 @@ def start_missed(store: Store, driver: Driver, lock_dir: Path, hypervisor_id: st
         return Refused(error.reason, error.message)
 
 
-def _start_locked(store: Store, driver: Driver, hypervisor_id: str, guest_id: str) -> Outcome:
+def _start_locked(
+    store: Store, driver: Driver, hypervisor_id: str, guest_id: GuestID, what: Literal["start", "resume"]
+) -> Outcome:
     try:
-        domain = driver.domain(GuestID(guest_id))
+        domain = driver.domain(guest_id)
     except NotFoundError:
         return NotNeeded()
-    if not is_down(domain) or domain.ownership is None:
+    is_needed = is_down(domain) if what == "start" else is_resumable(domain)
+    if not is_needed or domain.ownership is None:
         return NotNeeded()
     reading = store.read(*start_selectors(hypervisor_id, guest_id), Key(keys.guest_power(guest_id)))
     answer = decide_start(reading, hypervisor_id, guest_id, this_machine())
@@ -90,7 +96,10 @@ def _start_locked(store: Store, driver: Driver, hypervisor_id: str, guest_id: st
     if domain.ownership.binding_revision != answer:
         return NotNeeded()  # it was bound anew meanwhile; the next pass sees that
     try:
-        driver.start(GuestID(guest_id))
+        if what == "start":
+            driver.start(guest_id)
+        else:
+            driver.resume(guest_id)
     except (DriverError, DeadlineError) as error:
         return Failed(error.message)
     return Started(answer)

@@ -13,9 +13,9 @@ from lochness import keys
 from lochness.errors import NotFoundError, UnavailableError
 from lochness.identity import GuestID, new_id
 from lochness.model.guest import Binding, GuestRecord, GuestStatus, PowerRecord
-from lochness.model.hypervisor import HeartbeatRecord
+from lochness.model.hypervisor import HeartbeatRecord, HypervisorRecord
 from lochness.store.memory import MemoryStore
-from lochness.store.protocol import Delete, Key, Put
+from lochness.store.protocol import Delete, DeletePrefix, Key, Put
 from lochness_node.daemon import PassReport
 from lochness_node.driver.libvirt_driver import LibvirtDriver
 from lochness_node.driver.protocol import DiskSpec, Domain, DomainSpec, DomainState, Driver
@@ -46,15 +46,15 @@ class LeavingDriver:
 class World:
     """A store with our lease, a host, and guestwatch between them. The test moves the clock."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **settings: Any) -> None:
         self.now_s = 1000.0
         self.store = MemoryStore()
         self.libvirt = LibvirtDriver(URI)
         self.foreign = {domain.uuid for domain in self.libvirt.domains()}
-        settings = GuestwatchSettings(id=HV, libvirt=URI, lock_dir=str(directory), starts_max=2)
+        given = GuestwatchSettings(id=HV, libvirt=URI, lock_dir=str(directory), starts_max=2, **settings)
         self.others = BusyStore(self.store)
         self.driver = LeavingDriver(LibvirtDriver(URI))
-        self.watch = Guestwatch(settings, self.others.store, cast(Driver, self.driver), clock=self)
+        self.watch = Guestwatch(given, self.others.store, cast(Driver, self.driver), clock=self)
         record = HeartbeatRecord(host="hv").to_json()
         self.store.commit([], [Put(keys.hypervisor_heartbeat(HV), record, self.store.grant_lease(600))])
 
@@ -72,13 +72,23 @@ class World:
         self.libvirt.close()
         self.store.close()
 
-    def guest(self, *, power: str = "running", bound: bool = True, disks: tuple[DiskSpec, ...] = ()) -> GuestID:
+    def register(self) -> None:
+        self.store.commit([], [Put(keys.hypervisor(HV), HypervisorRecord(id=HV).operator_part())])
+
+    def guest(
+        self,
+        *,
+        power: str = "running",
+        metadata: dict[str, str] | None = None,
+        bound: bool = True,
+        disks: tuple[DiskSpec, ...] = (),
+    ) -> GuestID:
         """A guest that the agent has made: record, wish, binding, domain, switched off."""
         id = GuestID(new_id())
         revision = self.store.commit(
             [],
             [
-                Put(keys.guest(id), GuestRecord(id=id, hypervisor=HV).to_json()),
+                Put(keys.guest(id), GuestRecord(id=id, hypervisor=HV, metadata=metadata or {}).to_json()),
                 Put(keys.guest_power(id), PowerRecord.from_fields({"desired": power}).to_json()),
                 *([Put(keys.hypervisor_guest(HV, id), Binding().to_json())] if bound else []),
             ],
@@ -233,3 +243,109 @@ def test_a_hundred_guests_are_read_at_one_revision(world):
     report = world.look()
     assert {world.shown(id) for id in ids} == {"stopped"}
     assert report.status == "100 guests: 100 stopped"
+
+
+def test_a_guest_that_was_paused_by_hand_is_resumed(world):
+    id = world.guest()
+    world.look_twice()
+    world.libvirt.suspend(id)
+    world.look(after_s=200)
+    assert world.shown(id) == "paused"
+    world.look_twice()
+    assert (world.state(id), world.shown(id)) == (DomainState.RUNNING, "running")
+
+
+def test_the_restart_policy_in_the_guests_metadata_is_kept(world):
+    never, always = world.guest(metadata={"restart": "never"}), world.guest(metadata={"restart": "always"})
+    world.look_twice()
+    assert (world.state(never), world.state(always)) == (DomainState.STOPPED, DomainState.RUNNING)
+    status = world.status(never)
+    assert status is not None
+    assert "restart policy never" in status.reason
+
+
+def test_a_restart_policy_that_is_none_is_said_and_the_configured_one_used(world):
+    id = world.guest(metadata={"restart": "sometimes", "boot_order": "first"})
+    world.look_twice()
+    assert world.state(id) is DomainState.RUNNING
+
+
+def test_guests_come_up_in_the_order_of_their_metadata(world):
+    last, first = world.guest(metadata={"boot_order": "9"}), world.guest(metadata={"boot_order": "1"})
+    others = [world.guest(metadata={"boot_order": "5"}) for _ in range(4)]
+    world.look()
+    world.look(after_s=2)
+    running = [id for id in (last, first, *others) if world.state(id) is DomainState.RUNNING]
+    assert (len(running), first in running, last in running) == (4, True, False)
+    world.look(after_s=2)
+    assert world.state(last) is DomainState.RUNNING
+
+
+def test_without_a_lease_the_order_is_kept_until_there_is_one(world):
+    lease = world.store.read(Key(keys.hypervisor_heartbeat(HV))).one()
+    assert lease is not None
+    world.store.commit([], [Delete(keys.hypervisor_heartbeat(HV))])
+    late = [world.guest(metadata={"boot_order": "5"}) for _ in range(6)]
+    first = world.guest(metadata={"boot_order": "1"})
+    world.look()
+    world.look(after_s=2)
+    world.look(after_s=0.1)
+    assert {world.state(id) for id in (first, *late)} == {DomainState.STOPPED}
+    world.store.commit([], [Put(keys.hypervisor_heartbeat(HV), lease.value, lease.lease_id)])
+    world.look(after_s=1)
+    world.look(after_s=5)
+    assert world.state(first) is DomainState.RUNNING
+
+
+@pytest.fixture
+def strict(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path, unbound="stop", unwanted="stop", unwanted_after_s=30.0, stop_grace_s=10.0)
+    world.register()
+    yield world
+    world.close()
+
+
+def test_strays_are_stopped_when_the_configuration_says_so_and_keep_their_definition(strict):
+    unbound = strict.guest(bound=False)
+    unwanted = strict.guest(power="stopped")
+    wanted = strict.guest()
+    for id in (unbound, unwanted):
+        strict.libvirt.start(id)
+    strict.look_twice()
+    assert strict.state(unbound) is DomainState.STOPPED
+    assert strict.state(unwanted) is DomainState.RUNNING
+    strict.look(after_s=30)
+    assert strict.state(unwanted) is DomainState.STOPPED
+    assert strict.state(wanted) is DomainState.RUNNING
+
+
+def test_a_guest_that_is_bound_or_wanted_after_the_decision_is_not_stopped(strict):
+    unbound, unwanted = strict.guest(bound=False), strict.guest(power="stopped")
+    for id in (unbound, unwanted):
+        strict.libvirt.start(id)
+    strict.look()
+    strict.others.meanwhile(
+        2,
+        Put(keys.hypervisor_guest(HV, unbound), Binding().to_json()),
+        Put(keys.guest_power(unwanted), PowerRecord(desired="running").to_json()),
+    )
+    strict.look(after_s=40)
+    assert {strict.state(id) for id in (unbound, unwanted)} == {DomainState.RUNNING}
+
+
+def test_an_emptied_or_older_store_stops_nothing(strict):
+    id = strict.guest()
+    strict.look_twice()
+    strict.store.commit([], [DeletePrefix(keys.ROOT)])
+    for _ in range(4):
+        strict.look(after_s=60)
+    assert strict.state(id) is DomainState.RUNNING
+    strict.register()
+    strict.libvirt.define(
+        DomainSpec(guest_id=id, binding_revision=10**6, title="", memory_mb=32, vcpus=1, domain_type="test")
+    )
+    strict.libvirt.destroy(id)
+    strict.libvirt.start(id)
+    for _ in range(4):
+        strict.look(after_s=60)
+    assert strict.state(id) is DomainState.RUNNING

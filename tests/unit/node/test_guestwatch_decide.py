@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,24 +12,30 @@ from lochness.identity import GuestID, new_id
 from lochness.model.guest import GuestStatus
 from lochness_node.driver.protocol import Domain, DomainState, Ownership
 from lochness_node.guestwatch.decide import (
-    NOT_CREATED,
-    VANISHED,
+    ReportFinding,
     ReportGivenUp,
-    ReportUnbound,
     StartGuest,
+    StopGuest,
     WriteStatus,
     decide,
 )
 from lochness_node.guestwatch.desired import Desired, Wanted
+from lochness_node.guestwatch.findings import (
+    NOT_CREATED,
+    VANISHED,
+    FindingKind,
+    after_refused_stop,
+    after_stop,
+)
 from lochness_node.guestwatch.memory import (
     Memory,
     Observed,
-    Policy,
     after_refusal,
     after_start,
     next_look_s,
     remember,
 )
+from lochness_node.guestwatch.policy import Policy
 
 HV = new_id()
 GUEST = new_id()
@@ -52,11 +59,13 @@ class Watch:
         self.guests = {GUEST: wanted()} if guests is None else dict(guests)
         self.memory = Memory()
         self.start_outcome = "started"
+        self.stop_outcome = "stopped"
 
-    def look(self, now_s: float, *domains: Domain):
+    def look(self, now_s: float, *domains: Domain, foreign: Mapping[str, Domain] | None = None):
         """One pass; statuses are written and starts tried as `start_outcome` says. Answers the actions."""
+        self.now_s = now_s
         desired = Desired(HV, self.guests)
-        observed = Observed({each.uuid: each for each in domains}, now_s, f"T{now_s:g}")
+        observed = Observed({each.uuid: each for each in domains}, now_s, f"T{now_s:g}", foreign or {})
         self.memory = remember(desired, observed, self.memory, self.policy)
         actions = decide(desired, observed, self.memory, self.policy)
         for action in actions:
@@ -84,9 +93,18 @@ class Watch:
             case ReportGivenUp():
                 drift = replace(self.memory.drifts[id], is_reported=True)
                 self.memory = replace(self.memory, drifts={**self.memory.drifts, id: drift})
-            case ReportUnbound():
-                seen = replace(self.memory.unbound[id], is_reported=True)
-                self.memory = replace(self.memory, unbound={**self.memory.unbound, id: seen})
+            case ReportFinding(kind=kind):
+                self._keep(kind, id, replace(self.memory.findings[kind, id], is_reported=True))
+            case StopGuest(kind=kind):
+                finding = self.memory.findings[kind, id]
+                change = after_stop if self.stop_outcome == "stopped" else after_refused_stop
+                self._keep(kind, id, change(finding, now_s, self.policy))
+
+    def _keep(self, kind, id, finding) -> None:
+        self.memory = replace(self.memory, findings={**self.memory.findings, (kind, id): finding})
+
+    def next_look_s(self) -> float | None:
+        return next_look_s(self.memory, self.now_s, self.policy)
 
     def kinds(self, now_s: float, *domains: Domain) -> list[type]:
         return [type(action) for action in self.look(now_s, *domains)]
@@ -172,14 +190,16 @@ def test_a_domain_that_vanished_is_missing_for_that_reason():
     watch.look(0, RUNNING)
     watch.look(1)
     assert (watch.status.state, watch.status.reason) == ("missing", VANISHED)
-    assert watch.kinds(60) == []
+    assert watch.look(60) == (ReportFinding(GUEST, FindingKind.VANISHED, None),)
+    assert watch.kinds(90) == []
 
 
 def test_a_binding_without_a_guest_gets_no_status_and_no_start():
     watch = Watch(guests={GUEST: wanted(has_record=False)})
-    for now_s in (0, 3, 60):
-        assert watch.look(now_s, STOPPED) == ()
-    assert next_look_s(watch.memory, POLICY) is None
+    said = [type(action) for now_s in (0, 3, 60) for action in watch.look(now_s, STOPPED)]
+    assert said == [ReportFinding, ReportFinding]
+    assert {kind for kind, _ in watch.memory.findings} == {FindingKind.ORPHAN, FindingKind.UNBOUND}
+    assert watch.next_look_s() is None
 
 
 # -- drift
@@ -188,7 +208,7 @@ def test_a_binding_without_a_guest_gets_no_status_and_no_start():
 def test_a_guest_that_should_run_is_started_after_the_second_observation():
     watch = Watch()
     assert not watch.starts(0, STOPPED)
-    assert next_look_s(watch.memory, POLICY) == 2
+    assert watch.next_look_s() == 2
     assert not watch.starts(1.9, STOPPED)
     assert watch.starts(2, STOPPED)
 
@@ -243,7 +263,7 @@ def test_failed_starts_back_off_and_are_given_up_loudly():
     assert watch.memory.drifts[GUEST].given_up == "3 starts failed, the last: no such bridge"
     assert watch.status.reason == "start given up: 3 starts failed, the last: no such bridge"
     assert watch.status.state == "crashed"
-    assert next_look_s(watch.memory, POLICY) is None
+    assert watch.next_look_s() is None
 
 
 def test_the_wait_between_starts_has_a_limit():
@@ -274,7 +294,7 @@ def test_a_guest_that_stayed_up_has_a_clean_slate():
     watch.look(0, STOPPED)
     assert watch.starts(2, STOPPED)
     watch.look(3, RUNNING)
-    assert next_look_s(watch.memory, POLICY) == 63
+    assert watch.next_look_s() == 63
     watch.look(62.9, RUNNING)
     assert watch.memory.drifts[GUEST].starts == 1
     watch.look(63, RUNNING)
@@ -334,12 +354,12 @@ def test_a_domain_of_ours_without_a_binding_is_reported_once_and_left_alone():
     stray = domain(DomainState.RUNNING, guest=new_id())
     watch = Watch()
     watch.look(0, RUNNING, stray)
-    assert next_look_s(watch.memory, POLICY) == 2
+    assert watch.next_look_s() == 2
     actions = watch.look(2, RUNNING, stray)
-    assert actions == (ReportUnbound(stray.uuid, DomainState.RUNNING),)
+    assert actions == (ReportFinding(stray.uuid, FindingKind.UNBOUND, DomainState.RUNNING),)
     assert watch.look(30, RUNNING, stray) == ()
     watch.look(31, RUNNING)
-    assert watch.memory.unbound == {}
+    assert watch.memory.findings == {}
 
 
 def test_a_domain_younger_than_the_reading_is_not_reported():
@@ -347,4 +367,177 @@ def test_a_domain_younger_than_the_reading_is_not_reported():
     new = domain(DomainState.RUNNING, guest=new_id())
     watch.look(0, RUNNING, new)
     watch.guests = {**watch.guests, new.uuid: wanted()}
-    assert ReportUnbound not in watch.kinds(5, RUNNING, new)
+    assert ReportFinding not in watch.kinds(5, RUNNING, new)
+
+
+# -- restart policies, order and pace
+
+OFF_BY_ITSELF = domain(DomainState.STOPPED, reason="shutdown")
+AFTER_BOOT = domain(DomainState.STOPPED, reason="unknown")
+
+
+@pytest.mark.parametrize(
+    ("restart", "seen", "starts"),
+    [
+        ("always", STOPPED, True),
+        ("always", OFF_BY_ITSELF, True),
+        ("always", AFTER_BOOT, True),
+        ("on-failure", STOPPED, True),
+        ("on-failure", OFF_BY_ITSELF, False),
+        ("on-failure", domain(DomainState.STOPPED, reason="destroyed"), False),
+        ("on-failure", AFTER_BOOT, True),
+        ("never", STOPPED, False),
+        ("never", OFF_BY_ITSELF, False),
+        ("never", AFTER_BOOT, False),
+    ],
+)
+@pytest.mark.parametrize("is_own", [True, False])
+def test_the_restart_policy_decides_and_the_guests_own_wins(restart, seen, starts, is_own):
+    other = "never" if restart == "always" else "always"
+    configured: Any = other if is_own else restart
+    policy = replace(POLICY, restart=configured)
+    watch = Watch(policy, {GUEST: wanted(restart=restart if is_own else None)})
+    watch.look(0, seen)
+    assert watch.starts(2, seen) is starts
+    assert ("restart policy" in watch.status.reason) is not starts
+
+
+def resumed(watch: Watch, now_s: float, *domains: Domain) -> list[str]:
+    return [each.drift.what for each in watch.look(now_s, *domains) if isinstance(each, StartGuest)]
+
+
+@pytest.mark.parametrize("reason", ["user", "ioerror", "unknown"])
+def test_a_guest_that_should_run_and_is_paused_is_resumed(reason):
+    watch = Watch()
+    paused = domain(DomainState.PAUSED, reason=reason)
+    assert resumed(watch, 0, paused) == []
+    assert resumed(watch, 2, paused) == ["resume"]
+    watch.look(3, RUNNING)
+    watch.look(63, RUNNING)
+    assert watch.memory.drifts == {}
+
+
+@pytest.mark.parametrize("reason", ["migration", "save", "dump", "snapshot", "starting_up", "watchdog", "crashed"])
+def test_a_pause_that_is_libvirts_own_or_tells_of_a_broken_guest_is_left(reason):
+    watch = Watch()
+    for now_s in (0, 3, 60):
+        assert resumed(watch, now_s, domain(DomainState.PAUSED, reason=reason)) == []
+
+
+@pytest.mark.parametrize("policy", [replace(POLICY, resume_paused=False), replace(POLICY, restart="never")])
+def test_resuming_can_be_switched_off(policy):
+    watch = Watch(policy)
+    for now_s in (0, 3, 60):
+        assert resumed(watch, now_s, domain(DomainState.PAUSED, reason="user")) == []
+    assert "left so by" in watch.status.reason
+
+
+def test_a_resume_that_does_not_last_is_given_up_like_a_start():
+    watch = Watch()
+    full_disk = domain(DomainState.PAUSED, reason="ioerror")
+    tried = [now_s for now_s in range(100) if resumed(watch, now_s, full_disk)]
+    assert tried == [2, 7, 17]
+    assert watch.memory.drifts[GUEST].given_up
+    assert watch.status.state == "paused"
+
+
+def test_after_a_boot_guests_start_in_their_order_and_at_their_pace():
+    ids = sorted(new_id() for _ in range(5))
+    orders = dict(zip(ids, (100, 20, 100, 10, 20), strict=True))
+    watch = Watch(
+        replace(POLICY, starts_at_once=2, start_pause_s=10),
+        {id: wanted(boot_order=order) for id, order in orders.items()},
+    )
+    expected = sorted(ids, key=lambda id: (orders[id], id))
+    state = {id: domain(DomainState.STOPPED, guest=id, reason="unknown") for id in ids}
+    started: dict[str, float] = {}
+    now_s = 0.0
+    while len(started) < len(ids):
+        for action in watch.look(now_s, *state.values()):
+            if isinstance(action, StartGuest):
+                started[action.guest_id] = now_s
+                state[action.guest_id] = domain(DomainState.RUNNING, guest=action.guest_id)
+        next_s = watch.next_look_s()
+        assert next_s is not None
+        assert next_s > now_s
+        now_s = next_s
+    assert list(started) == expected
+    assert list(started.values()) == [2, 2, 12, 12, 22]
+
+
+def test_a_guest_in_its_back_off_does_not_hold_up_those_after_it():
+    first, second = sorted([new_id(), new_id()])
+    watch = Watch(
+        replace(POLICY, starts_at_once=1, start_pause_s=1), {first: wanted(boot_order=1), second: wanted(boot_order=2)}
+    )
+    watch.start_outcome = "failed"
+    down = [domain(DomainState.STOPPED, guest=id) for id in (first, second)]
+    watch.look(0, *down)
+    assert [each.guest_id for each in watch.look(2, *down) if isinstance(each, StartGuest)] == [first]
+    assert [each.guest_id for each in watch.look(3, *down) if isinstance(each, StartGuest)] == [second]
+
+
+# -- what else can be wrong
+
+
+def findings(watch: Watch, until_s: int, *domains: Domain, foreign=None) -> list[tuple[int, FindingKind]]:
+    """When which finding was said, looked at every second."""
+    return [
+        (now_s, action.kind)
+        for now_s in range(until_s)
+        for action in watch.look(now_s, *domains, foreign=foreign)
+        if isinstance(action, ReportFinding)
+    ]
+
+
+def stops(watch: Watch, until_s: int, *domains: Domain) -> list[tuple[int, str]]:
+    return [
+        (now_s, action.how)
+        for now_s in range(until_s)
+        for action in watch.look(now_s, *domains)
+        if isinstance(action, StopGuest)
+    ]
+
+
+STRICT = replace(POLICY, unbound="stop", unwanted="stop", unwanted_after_s=30, stop_grace_s=10)
+
+
+@pytest.mark.parametrize("power", ["stopped", "paused"])
+def test_a_guest_that_runs_and_should_not_is_said_after_its_time_to_obey(power):
+    watch = Watch(replace(POLICY, unwanted_after_s=30), {GUEST: wanted(power)})
+    assert findings(watch, 100, RUNNING) == [(30, FindingKind.UNWANTED)]
+    assert stops(watch, 100, RUNNING) == []
+
+
+def test_a_guest_that_runs_and_should_not_is_stopped_when_the_configuration_says_so():
+    watch = Watch(STRICT, {GUEST: wanted("stopped")})
+    assert stops(watch, 100, RUNNING) == [(30, "shutdown"), (40, "destroy"), (50, "destroy")], "starts_max is 3"
+
+
+def test_a_guest_that_should_be_paused_is_never_stopped():
+    assert stops(Watch(STRICT, {GUEST: wanted("paused")}), 100, RUNNING) == []
+
+
+def test_a_guest_that_should_run_or_of_which_nobody_said_is_never_stopped():
+    for power in ("running", None):
+        assert stops(Watch(STRICT, {GUEST: wanted(power)}), 100, RUNNING) == []
+
+
+def test_a_domain_without_a_binding_is_stopped_when_the_configuration_says_so():
+    watch = Watch(STRICT, {})
+    assert stops(watch, 20, RUNNING) == [(2, "shutdown"), (12, "destroy")]
+    assert stops(Watch(STRICT, {}), 20, STOPPED) == []
+
+
+def test_a_refused_stop_does_not_count():
+    watch = Watch(STRICT, {})
+    watch.stop_outcome = "refused"
+    assert stops(watch, 15, RUNNING) == [(2, "shutdown"), (7, "shutdown"), (12, "shutdown")]
+
+
+def test_a_guest_whose_name_another_domain_has_is_missing_for_that_reason():
+    other = replace(RUNNING, uuid=new_id(), ownership=None)
+    watch = Watch()
+    assert findings(watch, 10, foreign={GUEST: other}) == [(2, FindingKind.NAME_TAKEN)]
+    assert watch.status.state == "missing"
+    assert other.uuid in watch.status.reason
