@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +15,12 @@ from lochness_lab.guest_image import MEMORY_MB, GuestImage
 from lochness_lab.libvirtd import Libvirtd
 from lochness_lab.machine import Machine
 from lochness_lab.waiting import wait_until
-from tests.contract.agent.agent_process import AgentProcess, leased_agent
+from tests.contract.agent.agent_process import JSON, AgentProcess, leased_agent
 
 BRIDGE, GATEWAY, ADDRESS = "agent0", "10.91.7.1", "10.91.7.20"
-BOOT_LIMIT_S = 40
+BOOT_LIMIT_S = 120
+PING_LIMIT_S = 20
+RECOVERY_LIMIT_S = 30
 
 
 @pytest.fixture
@@ -29,7 +33,7 @@ def qemu_agent(
         etcd_server.url,
         libvirt=libvirtd.uri_outside,
         image_source_dirs=[str(guest_image.directory)],
-        shutdown_timeout_s=20,
+        shutdown_timeout_s=25,
     ) as agent:
         yield agent
         for guest in agent.get("/guests").json():  # a test that failed half-way; the machine is shared
@@ -37,55 +41,167 @@ def qemu_agent(
     machine.run(["ip", "link", "delete", BRIDGE])
 
 
-def answers_ping(machine: Machine) -> bool:
-    return machine.run(["ping", "-c1", "-W1", ADDRESS], is_checked=False).returncode == 0
+#: Says what the first disk holds and adds a sign to it, at each boot.
+COUNT_BOOTS = """#!/bin/sh
+held=$(dd if=/dev/vda bs=64 count=1 2>/dev/null | tr -d '\\0')
+printf '%s+' "$held" | dd of=/dev/vda conv=fsync 2>/dev/null
+echo "DISK-HELD <$held> GUEST-DONE"
+"""
 
 
-@pytest.mark.timeout(180)
-def test_a_guest_lives_from_create_to_delete(
-    qemu_agent: AgentProcess, machine: Machine, libvirtd: Libvirtd, guest_image: GuestImage
-) -> None:
-    agent, image = qemu_agent, new_id()
+@pytest.fixture
+def image(qemu_agent: AgentProcess, guest_image: GuestImage) -> str:
+    """The demo guest's image with its own kernel, fetched."""
+    id = new_id()
     request = {
-        "id": image, "type": "kvm", "source": f"file://{guest_image.disk}", "sha256": guest_image.sha256["disk"],
+        "id": id, "type": "kvm", "source": f"file://{guest_image.disk}", "sha256": guest_image.sha256["disk"],
         "kernel": f"file://{guest_image.kernel}", "kernel_sha256": guest_image.sha256["kernel"],
         "initrd": f"file://{guest_image.initrd}", "initrd_sha256": guest_image.sha256["initrd"],
         "cmdline": guest_image.cmdline,
     }  # fmt: skip
-    agent.done(agent.post("/images", request))
+    qemu_agent.done(qemu_agent.post("/images", request))
+    return id
+
+
+def request_for(agent: AgentProcess, image: str, address: str, **metadata: str) -> JSON:
+    """A guest at this address, bound here."""
+    last = int(address.rpartition(".")[2])
     nic = {
-        "name": "eth0", "network": BRIDGE, "mac": "02:00:00:00:91:07", "address": ADDRESS,
+        "name": "eth0", "network": BRIDGE, "mac": f"02:00:00:00:91:{last:02x}", "address": address,
         "netmask": "ffffff00", "gateway": GATEWAY, "vlans": [1],
     }  # fmt: skip
-    guest = agent.guest(image, nics=[nic], disks=[{"size": 32, "image": image}], memory=MEMORY_MB)
-    id, directory = guest["id"], agent.guest_dir / guest["id"]
-    revision = agent.bind(id)
+    guest = agent.guest(image, nics=[nic], disks=[{"size": 32, "image": image}], memory=MEMORY_MB, metadata=metadata)
+    agent.bind(guest["id"])
+    return guest
 
-    assert "is running" in agent.done(agent.post("/guests", guest))["Message"]
-    with_guest = machine.pids()
-    assert f'binding-revision="{revision}"' in libvirtd.virsh("dumpxml", id).stdout
+
+def answers_ping(machine: Machine, address: str = ADDRESS) -> bool:
+    return machine.run(["ping", "-c1", "-W1", address], is_checked=False).returncode == 0
+
+
+@pytest.mark.timeout(300)
+def test_a_guests_whole_life(
+    qemu_agent: AgentProcess, image: str, machine: Machine, libvirtd: Libvirtd, tmp_path: Path
+) -> None:
+    agent = qemu_agent
+    guest = request_for(agent, image, ADDRESS, **{"name": "web-1", "user-data": COUNT_BOOTS})
+    id, path, directory = guest["id"], f"/guests/{guest['id']}", agent.guest_dir / guest["id"]
     console = directory / "console.log"
-    wait_until(lambda: "web-1 ready: GUEST-READY" in console.read_text(), limit_s=BOOT_LIMIT_S, what="ready guest")
-    wait_until(lambda: answers_ping(machine), limit_s=10, what="answer to a ping")
-    assert agent.get(f"/guests/{id}").json()["state"] == "running"
+
+    def wait_for_boot(held: str, times: int = 1) -> None:
+        wait_until(
+            lambda: console.exists() and console.read_text().count(f"DISK-HELD <{held}> GUEST-DONE") == times,
+            limit_s=BOOT_LIMIT_S,
+            what=f"guest that found <{held}>",
+        )
+
+    # It boots from its image, takes its name and its address from its seed, and answers.
+    assert "is running" in agent.done(agent.post("/guests", guest))["Message"]
+    wait_for_boot("")
+    assert "web-1 ready: GUEST-READY" in console.read_text()
+    wait_until(lambda: answers_ping(machine), limit_s=PING_LIMIT_S, what="answer to a ping")
+    process = pid_of(machine, id)
     assert agent.delete(f"/images/{image}").status_code == 409
 
-    assert "shut down by itself" in agent.done(agent.post(f"/guests/{id}/shutdown"))["Message"]
-    assert agent.get(f"/guests/{id}").json()["state"] == "stopped"
-    assert len(machine.pids()) < len(with_guest)
+    # It does not notice that the agent is killed and comes back, nor that libvirtd is restarted.
+    agent.process.kill()
+    agent.start()
+    assert agent.get(path).json()["state"] == "running"
+    libvirtd.restart()
+    wait_until(
+        lambda: agent.get(path).json().get("state") == "running", limit_s=RECOVERY_LIMIT_S, what="guest in libvirt"
+    )
+    assert answers_ping(machine)
+    assert pid_of(machine, id) == process
 
-    revision = agent.bind(id)  # bound anew: the domain must carry the token of now
-    agent.done(agent.post(f"/guests/{id}/start"))
+    # It is snapshotted while it runs, goes on, writes more; and goes back, bound anew in between.
+    agent.done(agent.post(f"{path}/snapshots", {"name": "booted-once"}))
+    assert answers_ping(machine)
+    agent.done(agent.post(f"{path}/restart"))
+    wait_for_boot("+")
+    downloaded = tmp_path / "downloaded.qcow2"
+    downloaded.write_bytes(agent.get(f"{path}/snapshots/booted-once/download").content)
+    assert first_bytes(downloaded) == b"+"
+    revision = agent.bind(id)
+    agent.done(agent.post(f"{path}/snapshots/booted-once/rollback"))
     assert f'binding-revision="{revision}"' in libvirtd.virsh("dumpxml", id).stdout
-    wait_until(lambda: answers_ping(machine), limit_s=BOOT_LIMIT_S, what="answer to a ping after the start")
+    wait_for_boot("+")  # and not "++": the console begins anew with the process
+    wait_until(lambda: answers_ping(machine), limit_s=PING_LIMIT_S, what="answer to a ping after the rollback")
+    agent.done(agent.delete(f"{path}/snapshots/booted-once"))
 
-    agent.done(agent.post(f"/guests/{id}/delete"))
+    # It obeys the power button, also when that is pressed before it has learned to listen.
+    assert "shut down by itself" in agent.done(agent.post(f"{path}/shutdown"))["Message"]
+    assert agent.get(path).json()["state"] == "stopped"
+    agent.done(agent.post(f"{path}/start"))
+    assert "shut down by itself" in agent.done(agent.post(f"{path}/shutdown"))["Message"]
+    assert pid_of(machine, id) is None
+
+    # It is deleted, and nothing of it remains: no domain, no file, no process, no answer.
+    agent.done(agent.post(f"{path}/start"))
+    agent.done(agent.post(f"{path}/delete"))
     assert libvirtd.virsh("list", "--all", "--name").stdout.split() == []
-    assert not directory.exists()
     assert list(agent.guest_dir.iterdir()) == []
+    assert pid_of(machine, id) is None
     assert not answers_ping(machine)
     assert agent.delete(f"/images/{image}").status_code == 200
     assert list(agent.image_dir.iterdir()) == []
+
+
+@pytest.mark.timeout(300)
+def test_ten_guests_at_once(qemu_agent: AgentProcess, image: str, machine: Machine, libvirtd: Libvirtd) -> None:
+    agent = qemu_agent
+    addresses = [f"{ADDRESS.rpartition('.')[0]}.{last}" for last in range(30, 40)]
+    guests = [request_for(agent, image, address) for address in addresses]
+    jobs = [agent.post("/guests", guest) for guest in guests]
+    for job in jobs:
+        agent.done(job)
+    assert {each["state"] for each in agent.get("/guests").json()} == {"running"}
+    waiting = set(addresses)
+
+    def all_have_answered() -> bool:
+        waiting.difference_update([address for address in waiting if answers_ping(machine, address)])
+        return not waiting
+
+    wait_until(all_have_answered, limit_s=BOOT_LIMIT_S, what="answers of all ten")
+    jobs = [agent.post(f"/guests/{guest['id']}/delete") for guest in guests]
+    for job in jobs:
+        agent.done(job)
+    assert libvirtd.virsh("list", "--all", "--name").stdout.split() == []
+    assert list(agent.guest_dir.iterdir()) == []
+
+
+@pytest.mark.timeout(120)
+def test_what_the_host_cannot_do_is_refused_with_the_reason(qemu_agent: AgentProcess, image: str) -> None:
+    """VLANs on a bridge that has none; UEFI, unless a firmware is installed."""
+    agent = qemu_agent
+    guest = request_for(agent, image, ADDRESS)
+    guest["nics"][0]["vlans"] = [7]
+    job = agent.refused(agent.post("/guests", guest))
+    assert job["Reason"] == "vlans_not_supported"
+    assert f"bridge {BRIDGE} cannot carry the VLANs 7: " in job["Message"]
+
+    job = agent.ended(agent.post("/guests", request_for(agent, image, ADDRESS, firmware="uefi")))
+    if Path("/usr/share/qemu/firmware").exists():
+        assert job["Status"] == "Complete"
+    else:
+        assert job["Reason"] == "uefi_not_supported"
+        assert "ovmf" in job["Message"]
+
+
+def pid_of(machine: Machine, guest_id: str) -> int | None:
+    """The guest's QEMU."""
+    for pid in machine.pids():
+        with contextlib.suppress(OSError):  # ended just now
+            if f"uuid\0{guest_id}" in Path(f"/proc/{pid}/cmdline").read_text(errors="replace"):
+                return pid
+    return None
+
+
+def first_bytes(disk: Path) -> bytes:
+    """What the disk begins with, up to the first zero."""
+    raw = disk.with_suffix(".raw")
+    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", disk, raw], check=True, timeout=30)
+    return raw.read_bytes()[:64].rstrip(b"\0")
 
 
 @pytest.mark.timeout(120)
