@@ -134,7 +134,9 @@ class AgentDaemon:
     def _host(self, store: Store, driver: Driver, records: GuestRecords, images: ImageCache) -> Host:
         @functools.cache  # an error is not remembered: the next call tries again
         def domain_type() -> DomainType:
-            choice = choose_domain_type(self._settings.domain_type, driver.host())
+            choice = choose_domain_type(
+                self._settings.domain_type, driver.host(), Path(self._settings.state_dir, "kvm-self-test.json")
+            )
             self._log.info(events.LIBVIRT_DOMAIN_TYPE_CHOSEN, domain_type=choice.domain_type, why=choice.reason)
             return choice.domain_type
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
-
-from lochness_node.driver.protocol import HostFacts
 
 #: virConnectGetLibVersion: major * 1,000,000 + minor * 1,000 + release.
 LINUX_VLANS_SINCE: Final = 11_000_000
@@ -30,27 +29,28 @@ class Bridge:
     no_vlans: str = ""
 
 
-def look_at_bridge(name: str, host: HostFacts, interfaces: Path = _INTERFACES) -> Bridge:
-    """The bridge `name`, an interface's name. Raises nothing: what cannot be found out carries no VLANs."""
-    if host.hypervisor == "test":
-        return Bridge()
+def look_at_bridge(name: str, libvirt_version: Callable[[], int], interfaces: Path = _INTERFACES) -> Bridge:
+    """The bridge `name`, an interface's name. What cannot be found out carries no VLANs.
+
+    Raises only what `libvirt_version` does, which is asked only where it matters: it takes libvirt a while to say.
+    """
     directory = interfaces / name
     if (directory / "bridge").is_dir():
-        return Bridge(no_vlans=_why_no_linux_vlans(directory / "bridge" / "vlan_filtering", host.libvirt_version))
+        return Bridge(no_vlans=_why_no_linux_vlans(directory / "bridge" / "vlan_filtering", libvirt_version))
     if _is_open_vswitch(name):
         return Bridge("openvswitch")
     return Bridge(no_vlans="it is neither a Linux bridge nor one of Open vSwitch on this host")
 
 
-def _why_no_linux_vlans(filtering: Path, libvirt_version: int) -> str:
+def _why_no_linux_vlans(filtering: Path, libvirt_version: Callable[[], int]) -> str:
     try:
         filters = filtering.read_text().strip() == "1"
     except OSError:
         filters = False
     if not filters:
         return "it is a Linux bridge that does not filter VLANs (ip link set BRIDGE type bridge vlan_filtering 1)"
-    if libvirt_version < LINUX_VLANS_SINCE:
-        version = f"{libvirt_version // 1_000_000}.{libvirt_version // 1_000 % 1_000}.{libvirt_version % 1_000}"
+    if (number := libvirt_version()) < LINUX_VLANS_SINCE:
+        version = f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
         return f"it is a Linux bridge, and libvirt {version} puts ports into VLANs there only from 11.0.0 on"
     return ""
 

@@ -6,7 +6,8 @@ from a floppy disk, which needs interrupts and DMA to work; the boot sector buil
 every guest's kernel must, and ends QEMU with an exit code of its own from there.
 
 Invariants:
-1. Asked to choose, `choose_domain_type` answers "kvm" only after that proof. The proof is tried once per process.
+1. Asked to choose, `choose_domain_type` answers "kvm" only after that proof. The proof is tried once per process, and
+   with a `cache` file once per boot of the machine and version of QEMU.
 2. The self-test ends within `SELF_TEST_LIMIT_S` and about a second for the killing.
 
 Not guaranteed: that KVM keeps working, or that a guest finds the CPU features it wants.
@@ -14,7 +15,10 @@ Not guaranteed: that KVM keeps working, or that a guest finds the CPU features i
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -70,8 +74,10 @@ class SelfTest:
     reason: str
 
 
-def choose_domain_type(setting: DomainTypeSetting, host: HostFacts) -> DomainTypeChoice:
+def choose_domain_type(setting: DomainTypeSetting, host: HostFacts, cache: Path | None = None) -> DomainTypeChoice:
     """The type for domains on `host`; `setting` "kvm" or "qemu" is obeyed, "auto" lets the self-test decide.
+
+    `cache` is a file that keeps the test's answer; its directory exists. One that cannot be used is as none.
 
     May take `SELF_TEST_LIMIT_S`, the first time. Raises nothing.
     """
@@ -83,7 +89,7 @@ def choose_domain_type(setting: DomainTypeSetting, host: HostFacts) -> DomainTyp
         return DomainTypeChoice("qemu", f"there is no self-test of kvm for {host.arch}")
     if "kvm" not in host.domain_types:
         return DomainTypeChoice("qemu", "libvirt offers no kvm on this host")
-    tested = kvm_self_test()
+    tested = kvm_self_test() if cache is None else _remembered_self_test(cache)
     return DomainTypeChoice("kvm" if tested.works else "qemu", tested.reason)
 
 
@@ -91,6 +97,33 @@ def choose_domain_type(setting: DomainTypeSetting, host: HostFacts) -> DomainTyp
 def kvm_self_test() -> SelfTest:
     """Whether guests execute on KVM on this machine. Tried once per process."""
     return self_test("kvm")
+
+
+def _remembered_self_test(cache: Path) -> SelfTest:
+    """As `kvm_self_test`, out of `cache` while nothing has changed that could change the answer."""
+    tested_on = _tested_on()
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads(cache.read_bytes())
+        if tested_on and kept["tested_on"] == tested_on:
+            return SelfTest(bool(kept["works"]), f"{kept['reason']} (tested before, since this machine's boot)")
+    tested = kvm_self_test()
+    with contextlib.suppress(OSError):
+        kept = {"tested_on": tested_on, "works": tested.works, "reason": tested.reason}
+        partial = cache.with_name(f"{cache.name}.partial")
+        partial.write_text(json.dumps(kept))
+        partial.replace(cache)
+    return tested
+
+
+def _tested_on() -> str:
+    """The boot of this machine and the emulator's file: KVM's modules and their settings live no longer. "" unknown."""
+    try:
+        emulator = os.stat(shutil.which(EMULATOR) or "")
+        has_kvm = os.access("/dev/kvm", os.R_OK | os.W_OK)
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+    return f"{boot} {emulator.st_ino} {emulator.st_size} {emulator.st_mtime_ns} kvm={has_kvm}"
 
 
 def self_test(accelerator: Literal["kvm", "tcg"], *, limit_s: float = SELF_TEST_LIMIT_S) -> SelfTest:
