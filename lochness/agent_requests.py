@@ -26,6 +26,7 @@ NO_VLAN_GROUP: Final = (1,)
 
 _IMAGE_EXTRAS: Final = (
     "sha256",
+    "size",
     "format",
     "kernel",
     "kernel_sha256",

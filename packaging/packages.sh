@@ -185,7 +185,7 @@ CONTROL
 
 package=lochness-node
 move lochness_node libvirt.py libvirt_qemu.py libvirt_lxc.py libvirtaio.py 'libvirtmod*.so' 'libvirt_python-*.dist-info' \
-    psutil 'psutil-*.dist-info' pycdlib 'pycdlib-*.dist-info'
+    psutil 'psutil-*.dist-info' pycdlib 'pycdlib-*.dist-info' zstandard 'zstandard-*.dist-info'
 for name in libvirt libvirt_qemu libvirt_lxc libvirtaio; do move "__pycache__/$name.*.pyc"; done
 mkdir "$stage/$package$home/lib/python$python_version/site-packages/__pycache__"
 mv "$stage/$package$home/lib/python$python_version/site-packages"/*.pyc "$stage/$package$home/lib/python$python_version/site-packages/__pycache__/"

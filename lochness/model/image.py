@@ -16,8 +16,9 @@ _SOURCE: Final = re.compile(r"(?:https?|file)://[^\s]+")
 class ImageRecord(Record):
     """images/ID/metadata.
 
-    `source` is the URL (http, https, file) of the disk image, `sha256` its lower-case hexadecimal checksum ("": not
-    checked), `format` qcow2 or raw, `size` its bytes (0: not known). With `kernel` (a URL, its checksum beside it) the
+    `source` is the URL (http, https, file) of the disk image, which may be compressed by gzip or zstd; `sha256` is that
+    file's lower-case hexadecimal checksum ("": not checked), `size` its bytes (0: not checked), `format` that of the
+    disk in it, qcow2 or raw. With `kernel` (a URL, its checksum beside it) the
     guest boots that kernel directly, with `initrd` and the command line `cmdline`; without it the disk's boot loader
     runs.
     """

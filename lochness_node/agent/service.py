@@ -34,7 +34,8 @@ from lochness_node.agent.guests.host_metadata import HostMetadata
 from lochness_node.agent.guests.records import GuestRecords
 from lochness_node.agent.guests.stopping import StopWatch
 from lochness_node.agent.http import HttpServer
-from lochness_node.agent.images.cache import FetchLimits, ImageCache
+from lochness_node.agent.images.cache import ImageCache
+from lochness_node.agent.images.download import FetchLimits
 from lochness_node.agent.jobs.journal import JobJournal
 from lochness_node.agent.jobs.registry import JobRegistry
 from lochness_node.agent.protection import Certificates
@@ -98,6 +99,7 @@ class AgentDaemon:
             [Path(directory) for directory in settings.image_source_dirs],
             settings.image_bytes_max,
             settings.image_fetch_timeout_s,
+            settings.image_reserve_bytes,
         )
         images = ImageCache(Path(settings.image_dir), self._clock, limits, records.on_image)
         records.prepare()

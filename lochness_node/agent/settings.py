@@ -12,7 +12,7 @@ from lochness.errors import ConfigurationError
 from lochness.listen import check_listen
 from lochness_node.agent.protection import Protection
 from lochness_node.driver.domain_type import DomainTypeSetting
-from lochness_node.settings import NodeSettings, require_above_zero
+from lochness_node.settings import NodeSettings, require_above_zero, require_not_negative
 
 AGENT_TABLE: Final = "agent"
 
@@ -27,7 +27,8 @@ class AgentSettings(NodeSettings, kw_only=True):
     `state_dir` keeps the jobs, `image_dir` the images; file:// images are taken only from below `image_source_dirs`.
     `jobs_running` jobs run at a time, `jobs_queued_max` may wait, `jobs_kept` finished ones are remembered;
     what an agent before left unfinished is done anew when it was asked for within the last `jobs_resume_s`.
-    An image file may have `image_bytes_max` bytes and its fetch may take `image_fetch_timeout_s`. `domain_type` "auto"
+    An image file may have `image_bytes_max` bytes and its fetch may take `image_fetch_timeout_s`; it leaves
+    `image_reserve_bytes` of the file system free. `domain_type` "auto"
     takes kvm where it works. A guest has `shutdown_timeout_s` to obey a shutdown before its power is cut. A job waits
     `lock_timeout_s` for guestwatch to let go of a guest.
     """
@@ -45,6 +46,7 @@ class AgentSettings(NodeSettings, kw_only=True):
     image_source_dirs: tuple[str, ...] = ("/var/lib/lochness/images",)
     image_bytes_max: int = 1 << 40
     image_fetch_timeout_s: float = 3600.0
+    image_reserve_bytes: int = 256 << 20
     jobs_running: int = 8
     jobs_queued_max: int = 1000
     jobs_kept: int = 1000
@@ -69,6 +71,7 @@ class AgentSettings(NodeSettings, kw_only=True):
             "image_bytes_max", "image_fetch_timeout_s", "jobs_running", "jobs_queued_max", "jobs_kept", "jobs_resume_s",
             "shutdown_timeout_s", "lock_timeout_s", "requests_per_s", "requests_burst",
         )  # fmt: skip
+        require_not_negative(self, "image_reserve_bytes")
         self.protection.check()
         check_listen(self.listen, insecure=self.insecure, is_protected=self.protection.is_enough)
 

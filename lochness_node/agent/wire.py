@@ -176,14 +176,16 @@ def prefix_length(netmask: str, address: str, field: str) -> int:
 class ImageRequest(Record):
     """What to fetch: an id and a URL (http, https, file).
 
-    `format` "" means: look at the file. The checksums are SHA-256 in hexadecimal ("": not checked). `kernel` and
-    `initrd` are URLs, `cmdline` the command line for that kernel.
+    `sha256` and `size` (bytes, 0: not checked) are those of the file behind `source`, which may be compressed by gzip
+    or zstd; `format` is the disk's in it, "": look at the file. The checksums are SHA-256 in hexadecimal ("": not
+    checked). `kernel` and `initrd` are URLs, `cmdline` the command line for that kernel.
     """
 
     id: str = ""
     type: str = "kvm"
     source: str = ""
     sha256: str = ""
+    size: Quantity = 0
     format: Literal["", "qcow2", "raw"] = ""
     kernel: str = ""
     kernel_sha256: str = ""

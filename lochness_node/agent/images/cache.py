@@ -2,7 +2,8 @@
 
 1. image_dir/ID/ appears whole and verified, by one rename: disk.qcow2 or disk.raw, kernel, initrd, image.json.
 2. An image that a guest's disk stands on, or that a create is just using, is not deleted.
-3. What a fetch that failed or was cut short has written is removed, at the latest when the next agent starts.
+3. What a fetch that failed or was cut short has written is removed, but for the part of a download that the next fetch
+   can go on with: it stays PART_KEPT_S, or until the image is deleted.
 
 Not guaranteed: that an image still has its checksum later; that nobody else writes to image_dir.
 """
@@ -10,14 +11,12 @@ Not guaranteed: that an image still has its checksum later; that nobody else wri
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import errno
 import os
 import shutil
-import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -35,27 +34,18 @@ from lochness.errors import (
 from lochness.identity import is_id
 from lochness_node.agent.durable import publish_directory, replace_file
 from lochness_node.agent.images.decide import CachedImage, Manifest, cached_image, decide_fetch, decide_format
+from lochness_node.agent.images.download import STEP_BYTES, DiskFullError, Download, FetchLimits, Progress, Wanted
 from lochness_node.agent.images.qcow2 import HEADER_BYTES, read_header
-from lochness_node.agent.images.source import open_source
+from lochness_node.agent.images.unpack import MAGIC_BYTES, compression_of, unpack
 from lochness_node.agent.wire import Image, ImageRequest, ImageStatus
 
 IMAGE_IN_USE: Final = "image_in_use"
 
 _MANIFEST: Final = "image.json"
 _PARTIAL: Final = ".partial-"
-#: Progress is told at every such step.
-_PROGRESS_BYTES: Final = 64 << 20
-
-Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class FetchLimits:
-    """`allowed` are the directories of file:// sources; each file has at most `bytes_max`, all take `timeout_s`."""
-
-    allowed: Sequence[Path]
-    bytes_max: int
-    timeout_s: float
+_PART: Final = f"{_PARTIAL}fetch"
+_DOWNLOADS: Final = frozenset({"kernel", "initrd", "source"})
+PART_KEPT_S: Final = 86400.0
 
 
 class ImageCache:
@@ -81,7 +71,10 @@ class ImageCache:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             for path in self._directory.iterdir():
-                if _PARTIAL in path.name and is_id(path.name.partition(_PARTIAL)[0]):
+                if not (_PARTIAL in path.name and is_id(path.name.partition(_PARTIAL)[0])):
+                    continue
+                age_s = self._clock.now().timestamp() - path.stat().st_mtime
+                if not (path.name.endswith(_PART) and 0 <= age_s <= PART_KEPT_S):
                     shutil.rmtree(path, ignore_errors=True)
         except OSError as error:
             raise UnavailableError(f"cannot use the image directory {self._directory}: {error.strerror}") from error
@@ -152,6 +145,10 @@ class ImageCache:
             self._show(request, "error", error.message)
             raise
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                full = DiskFullError(f"the disk of {self._directory} is full, image {request.id} was not kept")
+                self._show(request, "error", full.message)
+                raise full from error
             text = f"cannot store image {request.id} in {self._directory}: {error.strerror}"
             self._show(request, "error", text)
             raise UnavailableError(text) from error
@@ -170,6 +167,7 @@ class ImageCache:
             if guests := sorted(self._guests_on(id)):
                 raise ConflictError(f"image {id} is in use by the guests {', '.join(guests)}", reason=IMAGE_IN_USE)
             self._unpublished.pop(id, None)
+            shutil.rmtree(self._part(id), ignore_errors=True)
             if image.status == "complete":
                 self._remove(id)
         return image
@@ -185,65 +183,67 @@ class ImageCache:
                 assert manifest is not None  # decide_fetch
                 self._write_manifest(self._path(request.id), msgspec.structs.replace(manifest, cmdline=request.cmdline))
                 return f"image {request.id} is here already, its command line was changed"
-        partial = Path(tempfile.mkdtemp(prefix=f"{request.id}{_PARTIAL}", dir=self._directory))
+        partial = self._part(request.id)
         try:
-            partial.chmod(0o755)  # QEMU reads it as another user
+            partial.mkdir(mode=0o755, exist_ok=True)  # QEMU reads it as another user
+            for path in partial.iterdir():
+                if path.name not in _DOWNLOADS:
+                    path.unlink()
             manifest = self._fill(partial, request, progress)
             self._write_manifest(partial, manifest)
             publish_directory(partial, self._path(request.id))
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+        except BaseException as error:
+            can_go_on = isinstance(error, (UnavailableError, DeadlineError)) and not isinstance(error, DiskFullError)
+            if not (can_go_on and request.sha256):
+                shutil.rmtree(partial, ignore_errors=True)
             raise
         return f"fetched {manifest.size} bytes, sha256 {manifest.sha256}"
 
     def _fill(self, partial: Path, request: ImageRequest, progress: Progress) -> Manifest:
-        deadline_s = self._clock.monotonic_s() + self._limits.timeout_s
-        disk = partial / "disk"
+        download = Download(self._limits, self._clock, progress)
         sums = {"kernel": "", "initrd": ""}
         for name in sums:
             if url := getattr(request, name):
-                wanted = getattr(request, f"{name}_sha256")
-                sums[name], _ = self._download(url, partial / name, wanted, name, deadline_s, progress)
-        sha256, size = self._download(request.source, disk, request.sha256, "source", deadline_s, progress)
+                wanted = Wanted(name, url, getattr(request, f"{name}_sha256"))
+                sums[name] = download.bring(wanted, partial / name).sha256
+        came = download.bring(Wanted("source", request.source, request.sha256, request.size), partial / "source")
+        disk, size = self._unpacked(partial, came.size, download, progress)
         with disk.open("rb") as file:
             header = read_header(file.read(HEADER_BYTES))
         format, virtual_bytes = decide_format(header, request.format, size)
         disk.rename(partial / f"disk.{format}")
         return Manifest(
-            id=request.id, type=request.type, source=request.source, sha256=sha256, format=format, size=size,
+            id=request.id, type=request.type, source=request.source, sha256=came.sha256, format=format, size=size,
             virtual_size=virtual_bytes, kernel=request.kernel, kernel_sha256=sums["kernel"],
             initrd=request.initrd, initrd_sha256=sums["initrd"], cmdline=request.cmdline,
         )  # fmt: skip
 
-    def _download(
-        self, url: str, path: Path, wanted: str, field: str, deadline_s: float, progress: Progress
-    ) -> tuple[str, int]:
-        """Write what is behind `url` to `path`; its SHA-256 and its size in bytes."""
-        digest, size, told = hashlib.sha256(), 0, 0
-        with open_source(url, self._limits.allowed, field=field) as (pieces, length), path.open("xb") as file:
-            for piece in pieces:
-                size += len(piece)
-                if size > self._limits.bytes_max:
-                    raise ValidationError(
-                        f"{field} {url!r} is over the limit of {self._limits.bytes_max} bytes (image_bytes_max)",
-                        field=field,
-                    )
-                if self._clock.monotonic_s() > deadline_s:
-                    limit = f"{self._limits.timeout_s:g} s (image_fetch_timeout_s)"
-                    raise DeadlineError(f"fetching {url} took over {limit}, {size} bytes had come")
-                digest.update(piece)
-                file.write(piece)
-                if size - told >= _PROGRESS_BYTES:
-                    told = size
-                    progress(f"{field}: {size >> 20} of {length >> 20} MB" if length else f"{field}: {size >> 20} MB")
-            file.flush()
+    def _unpacked(self, partial: Path, size: int, download: Download, progress: Progress) -> tuple[Path, int]:
+        """The disk's own file in `partial`, and its size in bytes."""
+        source = partial / "source"
+        with source.open("rb") as file:
+            compression = compression_of(file.read(MAGIC_BYTES))
+        if compression is None:
+            return source, size
+        disk, looked = partial / "disk", 0
+
+        def check(size: int) -> None:
+            nonlocal looked
+            if size > self._limits.bytes_max:
+                limit = f"{self._limits.bytes_max} bytes (image_bytes_max)"
+                raise ValidationError(f"the {compression} image holds more than the limit of {limit}", field="source")
+            if size - looked >= STEP_BYTES:
+                looked = size
+                download.check_time("unpacking the image")
+                self._limits.require_room(partial, 0)
+                progress(f"unpacking: {size >> 20} MB")
+
+        size = unpack(source, compression, disk, check)
+        disk.chmod(0o644)
+        with disk.open("rb") as file:
             os.fsync(file.fileno())
-        if length is not None and size != length:
-            raise UnavailableError(f"{url} ended after {size} of {length} bytes")
-        if wanted and digest.hexdigest() != wanted:
-            raise ValidationError(f"{field} {url!r} has the sha256 {digest.hexdigest()}, wanted {wanted}", field=field)
-        path.chmod(0o644)
-        return digest.hexdigest(), size
+        source.unlink()
+        return disk, size
 
     def _show(self, request: ImageRequest, status: ImageStatus, message: str = "") -> None:
         with self._lock:
@@ -253,6 +253,9 @@ class ImageCache:
 
     def _path(self, id: str) -> Path:
         return self._directory / id
+
+    def _part(self, id: str) -> Path:
+        return self._directory / f"{id}{_PART}"
 
     def _manifest(self, id: str) -> Manifest | None:
         try:

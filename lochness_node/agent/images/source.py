@@ -3,6 +3,7 @@
 1. A file:// source is a regular file below one of the allowed directories after all symbolic links are resolved.
 2. HTTP has a limit for connecting and for each silence; the caller bounds size and duration by the pieces it takes.
 3. A redirect leads to http or https only.
+4. From a byte on means from that byte of the same file: by its validator, where the server told one.
 
 Not guaranteed: that what arrives is what was meant; that is what checksums are for.
 """
@@ -10,9 +11,11 @@ Not guaranteed: that what arrives is what was meant; that is what checksums are 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -26,13 +29,33 @@ _CONNECT_TIMEOUT_S: Final = 10.0
 _SILENCE_TIMEOUT_S: Final = 30.0
 _REDIRECTS_MAX: Final = 5
 
-#: Pieces of a file in order.
-Pieces = Iterator[bytes]
+#: A strong entity tag (RFC 9110): the same tag is the same bytes.
+_STRONG_TAG: Final = re.compile(r'"[^"]*"')
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+class RangeLostError(UnavailableError):
+    """The file is shorter than what we have of it: begin anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """`pieces` begin at byte `start` of a file of `length` bytes, None where that is not known.
+
+    `validator` names this very content to the server, "" when it told none.
+    """
+
+    pieces: Iterator[bytes]
+    start: int
+    length: int | None
+    validator: str = ""
 
 
 @contextmanager
-def open_source(url: str, allowed: Sequence[Path], *, field: str) -> Iterator[tuple[Pieces, int | None]]:
-    """The pieces behind `url` and their sum in bytes, where it is known before.
+def open_source(
+    url: str, allowed: Sequence[Path], *, field: str, start: int = 0, validator: str = ""
+) -> Iterator[Opened]:
+    """What is behind `url`, from byte `start` on where the other side can, else from the beginning.
 
     Raises ValidationError naming `field` for a URL that is not allowed, UnavailableError when the other side fails.
     """
@@ -40,7 +63,7 @@ def open_source(url: str, allowed: Sequence[Path], *, field: str) -> Iterator[tu
         with _open_file(allowed_path(url, allowed, field=field)) as opened:
             yield opened
     else:
-        with _open_http(url) as opened:
+        with _open_http(url, start, validator) as opened:
             yield opened
 
 
@@ -64,27 +87,46 @@ def allowed_path(url: str, allowed: Sequence[Path], *, field: str) -> Path:
 
 
 @contextmanager
-def _open_file(path: Path) -> Iterator[tuple[Pieces, int | None]]:
+def _open_file(path: Path) -> Iterator[Opened]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise UnavailableError(f"cannot read {path}: {error.strerror}") from error
     with open(descriptor, "rb") as file:
-        yield iter(lambda: file.read(PIECE_BYTES), b""), os.fstat(file.fileno()).st_size
+        yield Opened(iter(lambda: file.read(PIECE_BYTES), b""), 0, os.fstat(file.fileno()).st_size)
 
 
 @contextmanager
-def _open_http(url: str) -> Iterator[tuple[Pieces, int | None]]:
+def _open_http(url: str, start: int, validator: str) -> Iterator[Opened]:
     timeout = httpx.Timeout(_SILENCE_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
+    # As it is stored: a compressed transfer could grow without bound, and its length could not be checked.
+    headers = {"Accept-Encoding": "identity"}
+    if start:
+        headers |= {"Range": f"bytes={start}-", **({"If-Range": validator} if validator else {})}
     try:
         with (
             httpx.Client(timeout=timeout, follow_redirects=True, max_redirects=_REDIRECTS_MAX) as client,
-            # As it is stored: a compressed transfer could grow without bound, and its length could not be checked.
-            client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response,
+            client.stream("GET", url, headers=headers) as response,
         ):
-            if response.status_code != httpx.codes.OK:
-                raise UnavailableError(f"{url} answered {response.status_code} {response.reason_phrase}")
-            length = response.headers.get("Content-Length", "")
-            yield response.iter_raw(PIECE_BYTES), int(length) if length.isdigit() else None
+            yield _opened(url, response, start)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise UnavailableError(f"cannot fetch {url}: {str(error) or type(error).__name__}") from error
+
+
+def _opened(url: str, response: httpx.Response, start: int) -> Opened:
+    # Pieces as they come: gathered into larger ones, the last would be lost when the transfer breaks off.
+    validator = response.headers.get("ETag", "")
+    if not _STRONG_TAG.fullmatch(validator):
+        validator = ""
+    if response.status_code == httpx.codes.PARTIAL_CONTENT and start:
+        range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if range is None or int(range[1]) != start:
+            raise UnavailableError(f"{url} answered another range than the bytes from {start} on")
+        length = int(range[2]) if range[2] != "*" else None
+        return Opened(response.iter_raw(), start, length, validator)
+    if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and start:
+        raise RangeLostError(f"{url} has no byte {start}")
+    if response.status_code != httpx.codes.OK:
+        raise UnavailableError(f"{url} answered {response.status_code} {response.reason_phrase}")
+    told = response.headers.get("Content-Length", "")
+    return Opened(response.iter_raw(), 0, int(told) if told.isdigit() else None, validator)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from lochness.identity import new_id
+from lochness_lab.machine import Machine
 from lochness_lab.waiting import wait_until
 from tests.contract.agent.agent_process import AgentProcess
 
@@ -21,13 +25,19 @@ MB = 1 << 20
 
 
 class WebServer:
-    """Serves `content` at every path; the second half only after `release`. Counts what it was asked for."""
+    """Serves `content` at every path; the second half only after `release`. Counts what it was asked for.
+
+    With `tag` it tells an ETag and answers ranges; `break_off` times it hangs up after the half of what was asked for.
+    """
 
     def __init__(self) -> None:
         self.content = b""
         self.claimed_bytes: int | None = None
         self.status = 200
         self.location = ""
+        self.tag = ""
+        self.break_off = 0
+        self.ranges: list[str] = []
         self.release = threading.Event()
         self.requests: list[str] = []
         web = self
@@ -35,16 +45,30 @@ class WebServer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 web.requests.append(self.path)
-                self.send_response(web.status)
+                range = self.headers.get("Range", "")
+                web.ranges.append(range)
+                is_same = self.headers.get("If-Range", web.tag) == web.tag
+                start = int(range.removeprefix("bytes=").rstrip("-")) if web.tag and range and is_same else 0
+                content = web.content[start:]
+                self.send_response(206 if start else web.status)
                 if web.location:
                     self.send_header("Location", web.location)
-                self.send_header("Content-Length", str(web.claimed_bytes or len(web.content)))
+                if web.tag:
+                    self.send_header("ETag", web.tag)
+                if start:
+                    whole = len(web.content)
+                    self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
+                self.send_header("Content-Length", str(web.claimed_bytes or len(content)))
                 self.end_headers()
-                half = len(web.content) // 2
-                self.wfile.write(web.content[:half])
+                half = len(content) // 2
+                self.wfile.write(content[:half])
                 self.wfile.flush()
                 web.release.wait(20)
-                self.wfile.write(web.content[half:])
+                if web.break_off:
+                    web.break_off -= 1
+                    self.close_connection = True
+                    return
+                self.wfile.write(content[half:])
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -246,3 +270,153 @@ def test_an_image_is_deleted_only_when_no_guest_stands_on_it(agent: AgentProcess
     assert agent.get(f"/images/{guest['image']}").status_code == 404
     assert agent.delete(f"/images/{guest['image']}").status_code == 404
     assert nothing_is_left(agent, guest["image"])
+
+
+def test_a_transfer_that_breaks_off_goes_on_where_it_was(agent: AgentProcess, web: WebServer) -> None:
+    web.content, web.tag, web.break_off = bytes(range(256)) * 16384, '"v1"', 2
+    web.release.set()
+    id = new_id()
+    agent.done(agent.post("/images", {"id": id, "source": web.url}))
+    whole = len(web.content)
+    assert web.ranges == ["", f"bytes={whole // 2}-", f"bytes={whole * 3 // 4}-"]
+    assert (agent.image_dir / id / "disk.raw").read_bytes() == web.content
+
+
+def test_a_file_that_changed_meanwhile_is_taken_from_the_beginning(agent: AgentProcess, web: WebServer) -> None:
+    web.content, web.tag, web.break_off, id = bytes(MB), '"v1"', 1, new_id()
+    job = agent.post("/images", {"id": id, "source": web.url})
+    part = agent.image_dir / f"{id}.partial-fetch" / "source"
+    wait_until(part.exists, limit_s=10, what="answer of the server")
+    other = bytes(range(256)) * 4096
+    web.content, web.tag = other, '"v2"'
+    web.release.set()
+    agent.done(job)
+    assert len(web.requests) == 2
+    assert (agent.image_dir / id / "disk.raw").read_bytes() == other
+
+
+def test_the_next_fetch_goes_on_with_what_is_here_under_a_checksum(agent: AgentProcess, web: WebServer) -> None:
+    web.content = bytes(range(256)) * 4096
+    web.release.set()
+    request = {"id": new_id(), "source": web.url, "sha256": hashlib.sha256(web.content).hexdigest()}
+    part = agent.image_dir / f"{request['id']}.partial-fetch"
+    part.mkdir()
+    (part / "source").write_bytes(web.content[:1000])
+    web.tag = '"v1"'
+    agent.done(agent.post("/images", request))
+    assert web.ranges == ["bytes=1000-"]
+    assert (agent.image_dir / request["id"] / "disk.raw").read_bytes() == web.content
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("tag", ["", '"v1"'])
+def test_a_part_of_something_else_costs_a_second_transfer_and_no_more(
+    agent: AgentProcess, web: WebServer, tag: str
+) -> None:
+    web.content, web.tag = bytes(range(256)) * 4096, tag
+    web.release.set()
+    request = {"id": new_id(), "source": web.url, "sha256": hashlib.sha256(web.content).hexdigest()}
+    part = agent.image_dir / f"{request['id']}.partial-fetch"
+    part.mkdir()
+    (part / "source").write_bytes(b"x" * 1000)
+    agent.done(agent.post("/images", request))
+    assert len(web.requests) == (2 if tag else 1)
+    assert (agent.image_dir / request["id"] / "disk.raw").read_bytes() == web.content
+
+
+def packed(content: bytes, how: str) -> bytes:
+    return gzip.compress(content) if how == "gzip" else zstandard.ZstdCompressor(write_checksum=True).compress(content)
+
+
+@pytest.mark.parametrize("how", ["gzip", "zstd"])
+def test_a_compressed_image_is_unpacked(agent: AgentProcess, tmp_path: Path, how: str) -> None:
+    disk = qcow2(tmp_path / "image.qcow2")
+    content = packed(disk, how)
+    checksum, id = hashlib.sha256(content).hexdigest(), new_id()
+    request = {"id": id, "source": agent.source("packed", content), "sha256": checksum, "size": len(content)}
+    agent.done(agent.post("/images", request))
+    assert {path.name for path in (agent.image_dir / id).iterdir()} == {"disk.qcow2", "image.json"}
+    assert (agent.image_dir / id / "disk.qcow2").read_bytes() == disk
+    shown = agent.get(f"/images/{id}").json()
+    assert (shown["sha256"], shown["size"], shown["format"]) == (checksum, len(disk), "qcow2")
+    assert "is here already" in agent.done(agent.post("/images", request))["Message"]
+
+
+@pytest.mark.parametrize("how", ["gzip", "zstd"])
+def test_a_compressed_raw_image_keeps_its_holes(agent: AgentProcess, how: str) -> None:
+    content, id = bytes(9 * MB) + b"end" + bytes(MB), new_id()
+    agent.done(agent.post("/images", {"id": id, "source": agent.source("raw", packed(content, how))}))
+    disk = agent.image_dir / id / "disk.raw"
+    assert disk.read_bytes() == content
+    assert disk.stat().st_blocks * 512 < 3 * MB
+
+
+@pytest.mark.parametrize("how", ["gzip", "zstd"])
+def test_a_small_file_does_not_become_a_large_one(agent: AgentProcess, how: str) -> None:
+    id, content = new_id(), packed(bytes(65 * MB), how)
+    job = agent.refused(agent.post("/images", {"id": id, "source": agent.source("bomb", content)}))
+    assert "67108864 bytes" in job["Message"]
+    assert nothing_is_left(agent, id)
+
+
+@pytest.mark.parametrize("how", ["gzip", "zstd"])
+def test_a_damaged_archive_is_refused(agent: AgentProcess, how: str) -> None:
+    id, content = new_id(), packed(bytes(range(256)) * 4096, how)
+    half = len(content) // 2
+    for damaged in (content[:half], content[:half] + bytes([content[half] ^ 255]) + content[half + 1 :]):
+        job = agent.refused(agent.post("/images", {"id": id, "source": agent.source("damaged", damaged)}))
+        assert job["Reason"] == "invalid"
+        assert nothing_is_left(agent, id)
+
+
+def test_a_wrong_size_is_refused(agent: AgentProcess) -> None:
+    id = new_id()
+    job = agent.refused(agent.post("/images", {"id": id, "source": agent.source("s", b"content"), "size": 8}))
+    assert "has 7 bytes, wanted 8" in job["Message"]
+    assert nothing_is_left(agent, id)
+
+
+def test_two_who_want_different_files_under_one_id_are_told(agent: AgentProcess, web: WebServer) -> None:
+    web.content, id = bytes(MB), new_id()
+    first = agent.post("/images", {"id": id, "source": f"{web.url}/a"})
+    second = agent.post("/images", {"id": id, "source": f"{web.url}/b"})
+    web.release.set()
+    agent.done(first)
+    assert agent.refused(second)["Reason"] == "image_differs"
+
+
+def test_a_full_disk_fails_the_fetch_and_is_left_as_it_was(tmp_path: Path) -> None:
+    """On 16 MB of its own: an image that is too large, one that is only after unpacking, and one that fits."""
+    assert Machine.available() is None, Machine.available()
+    with Machine(tmp_path / "machine", "host") as machine:
+        small = tmp_path / "small"
+        small.mkdir()
+        machine.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", small])
+        (small / "images").mkdir()
+        limits = "FetchLimits([Path(sys.argv[2])], 1 << 30, 60.0)"
+        script = f"""
+import sys
+from pathlib import Path
+from lochness.clock import SystemClock
+from lochness.errors import LochnessError
+from lochness_node.agent.images.cache import ImageCache
+from lochness_node.agent.images.download import FetchLimits
+from lochness_node.agent.wire import ImageRequest
+cache = ImageCache(Path(sys.argv[1]), SystemClock(), {limits}, lambda _: ())
+cache.prepare()
+for number, source in enumerate(sys.argv[3:]):
+    request = ImageRequest(id=f"0000000{{number}}-0000-4000-8000-000000000000", source=source)
+    try:
+        print("fetched", cache.fetch(request, lambda _: None))
+    except LochnessError as error:
+        print(error.reason, [path.name for path in Path(sys.argv[1]).iterdir()])
+"""
+        large, bomb, fits = (tmp_path / name for name in ("large", "bomb", "fits"))
+        large.write_bytes(bytes(20 * MB))
+        bomb.write_bytes(packed(bytes(range(256)) * (20 * MB // 256), "gzip"))
+        fits.write_bytes(b"fits")
+        sources = [f"file://{path}" for path in (large, bomb, fits)]
+        done = machine.run([sys.executable, "-c", script, small / "images", tmp_path, *sources], cwd=Path.cwd())
+        lines = done.stdout.splitlines()
+        assert lines[:2] == ["disk_full []", "disk_full []"], done.stdout + done.stderr
+        assert lines[2].startswith("fetched")
