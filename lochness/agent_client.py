@@ -42,7 +42,7 @@ from lochness.model.hypervisor import HypervisorRecord
 from lochness.model.image import ImageRecord
 from lochness.model.record import JSONObject
 from lochness.model.subnet import SubnetRecord
-from lochness.store.protocol import Key
+from lochness.store.protocol import Key, Prefix
 
 if TYPE_CHECKING:
     from lochness.context import Context
@@ -152,16 +152,18 @@ class MistifyAgent:
     def create_guest(self, guest_id: str, *, request_id: str = "") -> str:
         """See `Agent.create_guest`. `request_id` is sent along, so that the job can be found again by `find_job`."""
         guest = self._guest(guest_id)
-        flavor_item, subnet_item = (
-            reading[0] if reading else None
-            for reading in self._store.read(Key(keys.flavor(guest.flavor)), Key(keys.subnet(guest.subnet))).ranges
-        )
+        selectors: list[Key | Prefix] = [Key(keys.flavor(guest.flavor)), Key(keys.subnet(guest.subnet))]
+        if guest.vlangroup:
+            selectors.append(Prefix(keys.vlangroup_vlans(guest.vlangroup)))
+        flavors, subnets, *tags = self._store.read(*selectors).ranges
+        flavor_item, subnet_item = (found[0] if found else None for found in (flavors, subnets))
+        vlans = sorted(int(item.key.rpartition("/")[2]) for found in tags for item in found)
         if flavor_item is None:
             raise NotFoundError("flavor", guest.flavor, field="flavor")
         if subnet_item is None:
             raise NotFoundError("subnet", guest.subnet, field="subnet")
         request = guest_request(
-            guest, FlavorRecord.from_json(flavor_item.value), SubnetRecord.from_json(subnet_item.value)
+            guest, FlavorRecord.from_json(flavor_item.value), SubnetRecord.from_json(subnet_item.value), vlans
         )
         return self._ask(self._url(guest), "/guests", request, request_id)
 

@@ -7,6 +7,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from lochness.errors import ValidationError
@@ -23,6 +24,9 @@ AGENT_URL_CONFIG: Final = "agentUrl"
 
 #: What an agent of the original expects of a guest without a VLAN group.
 NO_VLAN_GROUP: Final = (1,)
+
+#: What a flavor's metadata tells the agent.
+FLAVOR_METADATA: Final = ("firmware",)
 
 _IMAGE_EXTRAS: Final = (
     "sha256",
@@ -55,8 +59,15 @@ def agent_url(
     return f"{scheme}://{host}:{port}"
 
 
-def guest_request(guest: GuestRecord, flavor: FlavorRecord, subnet: SubnetRecord) -> JSONObject:
-    """A placed guest as its agent wants it. A flavor without a disk (0 MB) gives a guest without one."""
+def guest_request(
+    guest: GuestRecord, flavor: FlavorRecord, subnet: SubnetRecord, vlans: Sequence[int] = ()
+) -> JSONObject:
+    """A placed guest as its agent wants it. A flavor without a disk (0 MB) gives a guest without one.
+
+    `vlans` are the tags of the guest's VLAN group. What the flavor's metadata says of the machine (FLAVOR_METADATA)
+    holds unless the guest's own says otherwise.
+    """
+    machine = {name: flavor.metadata[name] for name in FLAVOR_METADATA if name in flavor.metadata}
     disk = {"size": flavor.disk, "image": flavor.image, "source": flavor.image}
     nic = {
         "name": "eth0",
@@ -66,7 +77,7 @@ def guest_request(guest: GuestRecord, flavor: FlavorRecord, subnet: SubnetRecord
         "address": guest.ip,
         "netmask": netmask_hex(subnet),
         "gateway": subnet.gateway,
-        "vlans": list(NO_VLAN_GROUP),
+        "vlans": list(vlans or NO_VLAN_GROUP),
     }
     return {
         "id": guest.id,
@@ -76,7 +87,7 @@ def guest_request(guest: GuestRecord, flavor: FlavorRecord, subnet: SubnetRecord
         "disks": [disk] if flavor.disk else [],
         "memory": flavor.memory,
         "cpu": flavor.cpu,
-        "metadata": dict(guest.metadata),
+        "metadata": {**machine, **guest.metadata},
     }
 
 

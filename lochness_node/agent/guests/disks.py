@@ -9,12 +9,14 @@ QEMU guests always get qcow2 overlays.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from lochness.errors import UnavailableError
+from lochness_node.agent.guests.access import keep_access
 from lochness_node.agent.guests.plan import DiskPlan
 from lochness_node.agent.guests.qemu_img import QEMU_IMG, qemu_img
 
@@ -43,6 +45,8 @@ def make_disk(plan: DiskPlan) -> bool:
         else:
             _qemu_img(plan, partial)
         partial.chmod(0o600)  # what is in it is the guest's alone; libvirt gives it to QEMU's user
+        if (user_id := os.geteuid()) != 0:
+            keep_access(partial, user_id)
         partial.rename(plan.path)
     except OSError as error:
         raise UnavailableError(f"cannot make the disk {plan.path}: {error.strerror}") from error

@@ -28,7 +28,7 @@ from lochness.model.hypervisor import HypervisorRecord
 from lochness.model.image import ImageRecord
 from lochness.model.subnet import SubnetRecord
 from lochness.store.memory import MemoryStore
-from lochness.store.protocol import Put
+from lochness.store.protocol import Key, Put
 from lochness_lab.fake_agent import FakeAgent
 
 GUEST, HYPERVISOR, FLAVOR, SUBNET, IMAGE = (f"00000000-0000-4000-8000-00000000000{number}" for number in range(5))
@@ -183,3 +183,23 @@ def test_netmasks_are_hexadecimal():
 def test_a_flavor_without_a_disk_gives_a_guest_without_one():
     request = guest_request(GuestRecord(id=GUEST), FlavorRecord(id=FLAVOR, memory=1, cpu=1), SubnetRecord(cidr="::/64"))
     assert request["disks"] == []
+
+
+def test_the_vlans_of_its_group_and_the_firmware_of_its_flavor_go_along():
+    flavor, subnet = FlavorRecord(id=FLAVOR, memory=1, cpu=1, metadata={"firmware": "uefi"}), SubnetRecord(cidr="::/64")
+    request = guest_request(GuestRecord(id=GUEST, metadata={"name": "web"}), flavor, subnet, [7, 9])
+    assert request["nics"][0]["vlans"] == [7, 9]
+    assert request["metadata"] == {"firmware": "uefi", "name": "web"}
+    own = guest_request(GuestRecord(id=GUEST, metadata={"firmware": "bios"}), flavor, subnet)
+    assert (own["nics"][0]["vlans"], own["metadata"]) == ([1], {"firmware": "bios"})
+
+
+def test_the_tags_are_read_from_the_guests_group(client, store, agent):
+    group = "00000000-0000-4000-8000-000000000009"
+    guest = GuestRecord.from_json(store.read(Key(keys.guest(GUEST))).one().value)
+    guest.vlangroup = group
+    links = [Put(keys.vlangroup_vlan(group, tag), b"{}") for tag in ("10", "9")]
+    store.commit((), (Put(keys.guest(GUEST), guest.to_json()), *links))
+    client.wait_job(GUEST, client.create_guest(GUEST), limit_s=5)
+    (asked,) = [each for each in agent.requests if each.path == "/guests"]
+    assert asked.body["nics"][0]["vlans"] == [9, 10]

@@ -126,3 +126,29 @@ def test_a_domain_that_does_not_say_it_is_ours_is_foreign(mark):
 def test_unreadable_xml_is_a_driver_error(xml):
     with pytest.raises(DriverError):
         parse_domain(xml)
+
+
+@pytest.mark.parametrize(("domain_type", "mode"), [("kvm", "host-model"), ("qemu", "maximum")], ids=["kvm", "qemu"])
+def test_the_guest_gets_the_cpu_that_the_accelerator_can_give(domain_type, mode):
+    tree = ET.fromstring(domain_xml(replace(SPEC, domain_type=domain_type)))
+    assert element(tree, "cpu").get("mode") == mode
+
+
+def test_uefi_is_libvirts_to_find():
+    assert element(ET.fromstring(domain_xml(replace(SPEC, firmware="uefi"))), "os").get("firmware") == "efi"
+    assert element(ET.fromstring(domain_xml(SPEC)), "os").get("firmware") is None
+
+
+def test_a_port_is_put_into_its_vlans():
+    nics = (
+        NicSpec("02:00:00:00:00:05", "br0", vlans=(7,), switch="openvswitch"),
+        NicSpec("02:00:00:00:00:06", "br0", vlans=(7, 9)),
+        NicSpec("02:00:00:00:00:07", "br0"),
+    )
+    access, trunk, plain = ET.fromstring(domain_xml(replace(SPEC, nics=nics))).findall("devices/interface")
+    assert element(access, "virtualport").get("type") == "openvswitch"
+    assert (element(access, "vlan").attrib, element(access, "vlan/tag").attrib) == ({}, {"id": "7"})
+    assert element(trunk, "vlan").attrib == {"trunk": "yes"}
+    assert [tag.get("id") for tag in trunk.findall("vlan/tag")] == ["7", "9"]
+    assert trunk.find("virtualport") is None
+    assert plain.find("vlan") is None
