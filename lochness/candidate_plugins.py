@@ -17,12 +17,31 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 from lochness.errors import ConfigurationError
-from lochness.placement.candidates import DEFAULT_CANDIDATE_FUNCTIONS, CandidateFunction
+from lochness.placement.candidates import (
+    BUILT_IN_CANDIDATE_FUNCTIONS,
+    CandidateFunction,
+    candidate_has_resources,
+    candidate_has_subnet,
+    candidate_is_alive,
+    candidate_is_open,
+    candidate_randomize,
+    candidate_suits_group,
+)
 
 GROUP: Final = "lochness.candidates"
 
-_BUILT_IN: Final = {getattr(function, "__name__", ""): function for function in DEFAULT_CANDIDATE_FUNCTIONS}
-DEFAULT_NAMES: Final = tuple(_BUILT_IN)
+_BUILT_IN: Final = {getattr(function, "__name__", ""): function for function in BUILT_IN_CANDIDATE_FUNCTIONS}
+
+#: A controller's, unless its configuration says otherwise: the library's four, cordons and groups.
+CONTROLLER_CANDIDATE_FUNCTIONS: Final[tuple[CandidateFunction, ...]] = (
+    candidate_is_alive,
+    candidate_is_open,
+    candidate_has_subnet,
+    candidate_has_resources,
+    candidate_suits_group,
+    candidate_randomize,
+)
+DEFAULT_NAMES: Final = tuple(getattr(function, "__name__", "") for function in CONTROLLER_CANDIDATE_FUNCTIONS)
 
 
 def load_candidate_functions(

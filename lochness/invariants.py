@@ -144,7 +144,7 @@ _PARTS: Mapping[str, frozenset[str]] = {
 
 def check(items: Iterable[KeyValue]) -> tuple[Violation, ...]:
     """Every broken promise of the snapshot `items` (all keys under keys.ROOT, at one revision)."""
-    free = (keys.CONFIG_PATH, keys.CONTROLLER_PATH)  # promise nothing to other keys
+    free = (keys.CONFIG_PATH, keys.CONTROLLER_PATH, keys.GROUP_PATH)  # promise nothing to other keys
     snapshot = _Snapshot(item for item in items if not item.key.startswith(free))
     found = [
         *snapshot.violations,

@@ -15,6 +15,7 @@ CONFIG_PATH: Final = "lochness/config/"
 CONTROLLER_PATH: Final = "lochness/controllers/"
 FLAVOR_PATH: Final = "lochness/flavors/"
 FWGROUP_PATH: Final = "lochness/fwgroups/"
+GROUP_PATH: Final = "lochness/groups/"
 GUEST_PATH: Final = "lochness/guests/"
 HYPERVISOR_PATH: Final = "lochness/hypervisors/"
 IMAGE_PATH: Final = "lochness/images/"
@@ -23,6 +24,9 @@ NETWORK_PATH: Final = "lochness/networks/"
 SUBNET_PATH: Final = "lochness/subnets/"
 VLAN_PATH: Final = "lochness/vlans/"
 VLANGROUP_PATH: Final = "lochness/vlangroups/"
+
+#: The hypervisor's setting that keeps new guests away; its value says why.
+CORDONED: Final = "cordoned"
 
 #: Where an agent listens unless a hypervisor's config says otherwise (agentUrl).
 AGENT_PORT: Final = 8080
@@ -82,6 +86,16 @@ def subnet_addresses(id: str) -> str:
 
 def subnet_address(id: str, ip: str) -> str:
     return f"{SUBNET_PATH}{id}/addresses/{ip}"
+
+
+def group(name: str) -> str:
+    """Prefix of what is written with every placement of a guest of the group; `name` may contain slashes."""
+    return f"{GROUP_PATH}{name}/"
+
+
+def group_placed(name: str) -> str:
+    """The guest of the group that was placed last."""
+    return f"{GROUP_PATH}{name}/placed"
 
 
 def guest(id: str) -> str:

@@ -35,14 +35,14 @@ from lochness.store.protocol import (
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """Compares and the operations they guard. Equal compares are sent once."""
+    """Compares and the operations they guard. Equal ones are sent once."""
 
     compares: tuple[Compare, ...]
     operations: tuple[Operation, ...]
 
     def __add__(self, other: Transaction) -> Transaction:
         """Both as one: all or nothing."""
-        return Transaction(tuple(dict.fromkeys(self.compares + other.compares)), self.operations + other.operations)
+        return joined((self, other))
 
     def commit(self, store: Store) -> int:
         """Commit to `store`; answers the revision. See `Store.commit` for the errors.
@@ -78,6 +78,15 @@ class Transaction:
             return None
         revisions = {item.mod_revision for item in written if item is not None}
         return max(revisions, default=reading.revision)
+
+
+def joined(transactions: Iterable[Transaction]) -> Transaction:
+    """All of them as one: all or nothing. Equal compares, and equal operations, are sent once."""
+    each = tuple(transactions)
+    return Transaction(
+        tuple(dict.fromkeys(compare for transaction in each for compare in transaction.compares)),
+        tuple(dict.fromkeys(operation for transaction in each for operation in transaction.operations)),
+    )
 
 
 def create_job(job: JobRecord) -> Transaction:
@@ -122,28 +131,30 @@ def place_guest(
     `view_revision` is the revision of the view that decided; `subnet_revision` the mod_revision of the hypervisor's
     mapping of the subnet, which disappears with the hypervisor and with the mapping; `guest_revision` that of the
     guest's record. No binding may have been added to the hypervisor since the view, so two schedulers cannot
-    overcommit it.
+    overcommit it; nor, for a guest of a group, may any of the group have been placed since, wherever.
     """
     hypervisor, guest = placement.hypervisor, placement.guest
     placed = guest.patched(
         {"hypervisor": hypervisor, "subnet": placement.subnet, "ip": placement.ip, "bridge": placement.bridge}
     )
     claim = placement.claim
-    binding = Binding(memory=claim.memory, disk=claim.disk, cpu=claim.cpu, placed_at=rfc3339(now))
+    binding = Binding(memory=claim.memory, disk=claim.disk, cpu=claim.cpu, placed_at=rfc3339(now), group=guest.group)
     address = keys.subnet_address(placement.subnet, placement.ip)
-    return Transaction(
-        (
-            PrefixUnchanged(keys.hypervisor_guests(hypervisor), view_revision),
-            KeyUnchanged(keys.hypervisor_subnet(hypervisor, placement.subnet), subnet_revision),
-            KeyUnchanged(address, 0),
-            KeyUnchanged(keys.guest(guest.id), guest_revision),
-        ),
-        (
-            Put(keys.hypervisor_guest(hypervisor, guest.id), binding.to_json()),
-            Put(address, guest.id.encode()),
-            Put(keys.guest(guest.id), placed.to_json()),
-        ),
+    compares: tuple[Compare, ...] = (
+        PrefixUnchanged(keys.hypervisor_guests(hypervisor), view_revision),
+        KeyUnchanged(keys.hypervisor_subnet(hypervisor, placement.subnet), subnet_revision),
+        KeyUnchanged(address, 0),
+        KeyUnchanged(keys.guest(guest.id), guest_revision),
     )
+    operations: tuple[Operation, ...] = (
+        Put(keys.hypervisor_guest(hypervisor, guest.id), binding.to_json()),
+        Put(address, guest.id.encode()),
+        Put(keys.guest(guest.id), placed.to_json()),
+    )
+    if guest.group:
+        compares += (PrefixUnchanged(keys.group(guest.group), view_revision),)
+        operations += (Put(keys.group_placed(guest.group), b"{}"),)
+    return Transaction(compares, operations)
 
 
 def release_guest(guest: GuestRecord, guest_revision: int) -> Transaction:

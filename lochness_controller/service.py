@@ -102,6 +102,7 @@ class Controller:
                 worker=worker,
                 workers_alive=self._workers_alive,
                 functions=load_candidate_functions(settings.candidate_functions),
+                domain=settings.failure_domain,
             ),
             JobRunner(store, self._agent, settings, clock, worker),
             settings,

@@ -56,7 +56,8 @@ class ControllerSettings(CommonSettings, kw_only=True):
     controller. `agent_port` is where agents listen, `agent_timeout_s` bounds a request to one. With `agent_ca`
     agents are asked by https and their certificates checked against it, `agent_cert` and `agent_key` are shown to them
     (PEM files), and `agent_token` is sent to them ("": none). `candidate_functions`
-    are the names of those that choose a guest's hypervisor, in order (lochness.candidate_plugins).
+    are the names of those that choose a guest's hypervisor, in order (lochness.candidate_plugins), `failure_domain` the
+    hypervisors' metadata that names what fails together, for guests of a group ("": each hypervisor by itself).
     """
 
     listen: list[str] = msgspec.field(default_factory=lambda: [DEFAULT_LISTEN])
@@ -77,6 +78,7 @@ class ControllerSettings(CommonSettings, kw_only=True):
     agent_cert: str = ""
     agent_key: str = ""
     agent_token: str = ""
+    failure_domain: str = ""
     candidate_functions: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_NAMES))
 
     @property

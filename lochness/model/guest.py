@@ -38,6 +38,11 @@ class GuestRecord(Record):
         """Whether a hypervisor has been chosen."""
         return bool(self.hypervisor)
 
+    @property
+    def group(self) -> str:
+        """Those it is to be kept apart from, or together with ("": nobody)."""
+        return self.metadata.get("group", "")
+
     def normalize(self) -> None:
         for field in ("id", "flavor", "hypervisor", "network", "subnet", "fwgroup", "vlangroup"):
             if value := getattr(self, field):
@@ -58,13 +63,15 @@ class Binding(Record):
     """hypervisors/ID/guests/GUEST: the guest belongs on this hypervisor and holds this much of it.
 
     memory in MB, disk in MB, cpu in vCPUs: the flavor as it was when the guest was placed, so that editing a flavor
-    never changes what running guests hold. `placed_at` is RFC 3339. The key's mod_revision is the fencing token.
+    never changes what running guests hold. `placed_at` is RFC 3339, `group` the guest's (its metadata "group") then.
+    The key's mod_revision is the fencing token.
     """
 
     memory: Quantity = 0
     disk: Quantity = 0
     cpu: Quantity = 0
     placed_at: str = ""
+    group: str = ""
 
     @property
     def claim(self) -> Resources:

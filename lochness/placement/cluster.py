@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from lochness import keys
 from lochness.errors import ValidationError
 from lochness.model.address import IPAddress, parse_ip
 from lochness.model.flavor import FlavorRecord
 from lochness.model.guest import Binding
+from lochness.model.hypervisor import HypervisorRecord
 from lochness.model.resources import Resources, ResourcesRecord
 from lochness.model.subnet import SubnetRecord
 from lochness.store.protocol import KeyValue, Prefix
@@ -36,7 +38,8 @@ CLUSTER_SELECTORS = (
 class SubnetView:
     """A subnet and its used addresses. `first` and `last` are the usable range; addresses are integers.
 
-    `reserved` are never given to a guest: the gateway, and the addresses that mean the network itself.
+    `reserved` are never given to a guest: the gateway, and the addresses that mean the network itself. No address
+    below `free_from` is free (None: not known).
     `offered`, when given, are free addresses that were looked at singly, in a range too large to be read whole.
     """
 
@@ -46,8 +49,9 @@ class SubnetView:
     first: int
     last: int
     reserved: frozenset[int] = frozenset()
-    used: frozenset[int] = frozenset()
+    used: Set[int] = frozenset()
     offered: tuple[int, ...] | None = None
+    free_from: int | None = None
 
     @property
     def size(self) -> int:
@@ -64,7 +68,8 @@ class SubnetView:
 
         Takes at most one step per used one.
         """
-        numbers = range_of(self.first, self.last) if self.offered is None else self.offered
+        first = self.first if self.free_from is None else max(self.first, self.free_from)
+        numbers = range_of(first, self.last) if self.offered is None else self.offered
         for number in numbers:
             if number not in self.reserved and number not in self.used:
                 yield self.address(number)
@@ -85,9 +90,13 @@ def range_of(first: int, last: int) -> Iterator[int]:
         number += 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HypervisorView:
-    """A hypervisor as placement sees it. `subnets` maps its subnets' ids to its bridges."""
+    """A hypervisor as placement sees it. `subnets` maps its subnets' ids to its bridges.
+
+    `cordoned` is why no new guest may come ("": it may), `metadata` the operator's (rack, zone ...), `groups` how many
+    guests of each group are here.
+    """
 
     id: str
     is_alive: bool
@@ -96,8 +105,11 @@ class HypervisorView:
     guest_overhead_mb: int = 0
     subnets: Mapping[str, str] = field(default_factory=dict)
     subnet_revisions: Mapping[str, int] = field(default_factory=dict)
+    cordoned: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, int] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def claimed(self) -> Resources:
         """What the guests bound here hold, each with QEMU's own memory."""
         return Resources(
@@ -106,15 +118,20 @@ class HypervisorView:
             cpu=sum(claim.cpu for claim in self.claims.values()),
         )
 
-    @property
+    @cached_property
     def free(self) -> Resources:
         return self.total.minus(self.claimed)
 
-    def with_claim(self, guest_id: str, claim: Resources) -> HypervisorView:
-        return replace(self, claims={**self.claims, guest_id: claim})
+    def domain(self, name: str) -> str:
+        """Its failure domain by the metadata `name`; without that metadata, and for "", it is one of its own."""
+        return self.metadata.get(name) or self.id
+
+    def with_claim(self, guest_id: str, claim: Resources, group: str = "") -> HypervisorView:
+        groups = {**self.groups, group: self.groups.get(group, 0) + 1} if group else self.groups
+        return replace(self, claims={**self.claims, guest_id: claim}, groups=groups)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ClusterView:
     """The cluster at `revision`. `networks` maps a network's id to the ids of its subnets."""
 
@@ -125,11 +142,16 @@ class ClusterView:
     networks: Mapping[str, frozenset[str]]
     unreadable: tuple[str, ...] = ()
 
+    @cached_property
+    def ordinals(self) -> Mapping[str, int]:
+        """Each hypervisor's place among all, in the order of their ids."""
+        return {id: number for number, id in enumerate(sorted(self.hypervisors))}
+
     def with_placement(
-        self, guest_id: str, hypervisor_id: str, subnet_id: str, ip: str, claim: Resources
+        self, guest_id: str, hypervisor_id: str, subnet_id: str, ip: str, claim: Resources, group: str = ""
     ) -> ClusterView:
         """The cluster as it is once this guest is placed there."""
-        hypervisor = self.hypervisors[hypervisor_id].with_claim(guest_id, claim)
+        hypervisor = self.hypervisors[hypervisor_id].with_claim(guest_id, claim, group)
         subnet = self.subnets[subnet_id].with_used(ip)
         return replace(
             self,
@@ -153,51 +175,98 @@ def cluster_view(revision: int, ranges: Iterable[Iterable[KeyValue]]) -> Cluster
     )
 
 
-class _HypervisorParts:
-    """What the keys of one hypervisor say, gathered before its view is made."""
+class HypervisorParts:
+    """What the keys of one hypervisor say, taken in and dropped one by one; `view` is the picture of it."""
 
     def __init__(self) -> None:
         self.exists = False
         self.is_alive = False
         self.resources = ResourcesRecord()
         self.claims: dict[str, Resources] = {}
+        self.group_of: dict[str, str] = {}
+        self.groups: dict[str, int] = {}
         self.subnets: dict[str, str] = {}
         self.subnet_revisions: dict[str, int] = {}
+        self.cordoned = ""
+        self.metadata: dict[str, str] = {}
 
-    def take(self, rest: str, item: KeyValue) -> None:
+    def take(self, rest: str, value: bytes, mod_revision: int) -> None:
+        """Take in the key that ends in `rest`. Raises ValidationError, UnicodeDecodeError, and changes nothing then."""
         part, _, name = rest.partition("/")
         match part:
             case "metadata":
+                self.metadata = HypervisorRecord.from_json(value).metadata
                 self.exists = True
             case "heartbeat":
                 self.is_alive = True
             case "resources":
-                self.resources = ResourcesRecord.from_json(item.value)
+                self.resources = ResourcesRecord.from_json(value)
             case "guests":
-                self.claims[name] = Binding.from_json(item.value).claim
+                binding = Binding.from_json(value)
+                self.claim(name, binding.claim, binding.group)
             case "subnets":
-                self.subnets[name] = item.value.decode()
-                self.subnet_revisions[name] = item.mod_revision
+                self.subnets[name] = value.decode()
+                self.subnet_revisions[name] = mod_revision
+            case "config" if name == keys.CORDONED:
+                self.cordoned = value.decode()
+
+    def drop(self, rest: str) -> None:
+        """The key that ends in `rest` is gone."""
+        part, _, name = rest.partition("/")
+        match part:
+            case "metadata":
+                self.exists, self.metadata = False, {}
+            case "heartbeat":
+                self.is_alive = False
+            case "resources":
+                self.resources = ResourcesRecord()
+            case "guests":
+                self.release(name)
+            case "subnets":
+                self.subnets.pop(name, None)
+                self.subnet_revisions.pop(name, None)
+            case "config" if name == keys.CORDONED:
+                self.cordoned = ""
+
+    def claim(self, guest_id: str, claim: Resources, group: str) -> None:
+        """The guest holds this much of it."""
+        self.release(guest_id)
+        self.claims[guest_id] = claim
+        if group:
+            self.group_of[guest_id] = group
+            self.groups[group] = self.groups.get(group, 0) + 1
+
+    def release(self, guest_id: str) -> None:
+        """The guest holds nothing of it any more."""
+        self.claims.pop(guest_id, None)
+        group = self.group_of.pop(guest_id, "")
+        if group:
+            self.groups[group] -= 1
+            if not self.groups[group]:
+                del self.groups[group]
 
     def view(self, id: str) -> HypervisorView:
         return HypervisorView(
             id=id,
             is_alive=self.is_alive,
             total=self.resources.total,
-            claims=self.claims,
+            claims=dict(self.claims),
             guest_overhead_mb=self.resources.guest_overhead_mb,
-            subnets=self.subnets,
-            subnet_revisions=self.subnet_revisions,
+            subnets=dict(self.subnets),
+            subnet_revisions=dict(self.subnet_revisions),
+            cordoned=self.cordoned,
+            metadata=self.metadata,
+            groups=dict(self.groups),
         )
 
 
 def _hypervisor_views(items: Iterable[KeyValue], unreadable: list[str]) -> dict[str, HypervisorView]:
-    parts: dict[str, _HypervisorParts] = defaultdict(_HypervisorParts)
+    parts: dict[str, HypervisorParts] = defaultdict(HypervisorParts)
     broken: set[str] = set()
     for item in items:
         id, rest = keys.object_id(item.key, keys.HYPERVISOR_PATH)
         try:
-            parts[id].take(rest, item)
+            parts[id].take(rest, item.value, item.mod_revision)
         except (ValidationError, UnicodeDecodeError):
             # A claim that cannot be read must not look like free room: the whole hypervisor is left out.
             unreadable.append(item.key)

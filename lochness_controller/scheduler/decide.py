@@ -22,8 +22,8 @@ from lochness.store.protocol import MAX_TRANSACTION_OPS
 from lochness.transactions import Transaction, place_guest, update_job
 from lochness_controller.workers.transitions import failed, placed
 
-#: A placement needs five compares (bindings, mapping, address, guest, job) and four puts.
-BATCH_MAX = MAX_TRANSACTION_OPS // 5
+#: A placement needs up to six compares (bindings, mapping, address, guest, job, group) and five puts.
+BATCH_MAX = MAX_TRANSACTION_OPS // 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,11 @@ def decide(
     *,
     worker: str,
     now: datetime,
+    domain: str = "",
 ) -> tuple[Outcome, ...]:
-    """An outcome for each of `waiting`, in order."""
+    """An outcome for each of `waiting`, in order. `domain`: see `lochness.placement.decide.decide_one`."""
     homeless = [each.guest for each in waiting if each.guest is not None and not each.guest.is_placed]
-    decisions = {decision.guest.id: decision for decision in decide_placements(view, homeless, functions)}
+    decisions = {each.guest.id: each for each in decide_placements(view, homeless, functions, domain=domain)}
     return tuple(_outcome(view, each, decisions, worker, now) for each in waiting)
 
 

@@ -14,16 +14,17 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from lochness import events, keys
+from lochness.candidate_plugins import CONTROLLER_CANDIDATE_FUNCTIONS
 from lochness.clock import Clock
 from lochness.errors import AmbiguousWriteError, ConflictError, LochnessError, ValidationError
 from lochness.log import get_logger
 from lochness.model.guest import GuestRecord
 from lochness.model.job import JobRecord
-from lochness.placement.candidates import DEFAULT_CANDIDATE_FUNCTIONS, CandidateFunction
+from lochness.placement.candidates import CandidateFunction
 from lochness.placement.cluster import CLUSTER_SELECTORS, ClusterView, cluster_view
 from lochness.placement.decide import Placement, Refused
 from lochness.store.protocol import Key, KeyValue, Store
-from lochness.transactions import Transaction, update_job
+from lochness.transactions import joined, update_job
 from lochness_controller.scheduler.decide import BATCH_MAX, Outcome, WaitingJob, decide, is_waiting
 from lochness_controller.workers.decide import KnownJob
 from lochness_controller.workers.transitions import failed
@@ -46,7 +47,8 @@ class Scheduler:
         *,
         worker: str,
         workers_alive: Callable[[], Collection[str]],
-        functions: Sequence[CandidateFunction] = DEFAULT_CANDIDATE_FUNCTIONS,
+        functions: Sequence[CandidateFunction] = CONTROLLER_CANDIDATE_FUNCTIONS,
+        domain: str = "",
     ) -> None:
         self._store = store
         self._view = view
@@ -54,6 +56,7 @@ class Scheduler:
         self._worker = worker
         self._workers_alive = workers_alive
         self._functions = tuple(functions)
+        self._domain = domain
 
     def place(self, batch: Sequence[KnownJob]) -> None:
         """Give every guest of `batch` (at most BATCH_MAX jobs) a place or its job an error; `view` knows the outcome.
@@ -75,9 +78,10 @@ class Scheduler:
             view, waiting = self._snapshot(batch)
             if not waiting:
                 return None
-            outcomes = decide(view, waiting, self._functions, worker=self._worker, now=self._clock.now())
+            now = self._clock.now()
+            outcomes = decide(view, waiting, self._functions, worker=self._worker, now=now, domain=self._domain)
             try:
-                revision = _joined(outcomes).commit(self._store)
+                revision = joined(outcome.transaction for outcome in outcomes).commit(self._store)
             except (ConflictError, AmbiguousWriteError) as error:
                 _log.info(events.PLACEMENT_CONFLICTED, jobs=len(waiting), error=error.message, reason=error.reason)
                 problem = error
@@ -144,10 +148,3 @@ def _tell(outcome: Outcome) -> None:
             log.info(events.GUEST_PLACED, hypervisor=placement.hypervisor, subnet=placement.subnet, ip=placement.ip)
         case Refused() as refused:
             log.warning(events.PLACEMENT_REFUSED, error=refused.message, reason=refused.reason)
-
-
-def _joined(outcomes: Sequence[Outcome]) -> Transaction:
-    joined = Transaction((), ())
-    for outcome in outcomes:
-        joined += outcome.transaction
-    return joined

@@ -208,3 +208,43 @@ def test_a_guest_that_is_gone_or_unreadable_does_not_hold_up_the_others():
     jobs = [job_of(store, known) for known in batch]
     assert [job.status for job in jobs] == ["working", "error", "working"]
     assert "can not be read" in jobs[1].error
+
+
+def test_guests_of_a_group_that_are_placed_at_once_stay_apart():
+    store = make_store(hypervisors=30, room=9)  # seldom do both choose the same one, which another compare sees
+    put_into_rack(store, "r1")
+    (ours, theirs) = add_guests(store, 2)
+    for known in (ours, theirs):
+        item = store.read(Key(keys.guest(known.job.guest))).one()
+        assert item is not None
+        record = GuestRecord.from_json(item.value)
+        store.commit((), (Put(keys.guest(record.id), record.patched({"metadata": {"group": "web"}}).to_json()),))
+    gone_ahead: list[bool] = []
+
+    def intrude(number: int, name: str) -> None:
+        if name == "commit" and not gone_ahead:  # after our reading, before our commit
+            gone_ahead.append(True)
+            Scheduler(
+                store, JobsView(), SystemClock(), worker="other", workers_alive=lambda: {"me", "other"}, domain="rack"
+            ).place([theirs])
+
+    scheduler = Scheduler(
+        FaultyStore(store, on_call=intrude),
+        JobsView(),
+        SystemClock(),
+        worker="me",
+        workers_alive=lambda: {"me", "other"},
+        domain="rack",
+    )
+    scheduler.place([ours])
+    assert len(bindings(store)) == 1
+    assert "group_apart: rack r1 has 1 guest(s) of group 'web'" in job_of(store, ours).error
+    assert check(store.read(Prefix(keys.ROOT)).ranges[0]) == ()
+
+
+def put_into_rack(store, rack: str) -> None:
+    """All hypervisors."""
+    for item in store.read(Prefix(keys.HYPERVISOR_PATH)).ranges[0]:
+        if item.key.endswith("/metadata"):
+            record = HypervisorRecord.from_json(item.value).patched({"metadata": {"rack": rack}})
+            store.commit((), (Put(item.key, record.operator_part()),))

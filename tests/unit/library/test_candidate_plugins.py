@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from lochness.candidate_plugins import DEFAULT_NAMES, GROUP, load_candidate_functions
+from lochness.candidate_plugins import CONTROLLER_CANDIDATE_FUNCTIONS, DEFAULT_NAMES, GROUP, load_candidate_functions
 from lochness.errors import ConfigurationError
 from lochness.placement.candidates import DEFAULT_CANDIDATE_FUNCTIONS
 
@@ -26,8 +26,10 @@ INSTALLED = [
 ]
 
 
-def test_the_default_names_are_the_default_functions():
-    assert load_candidate_functions(DEFAULT_NAMES) == DEFAULT_CANDIDATE_FUNCTIONS
+def test_a_controllers_functions_are_the_librarys_with_cordons_and_groups():
+    functions = load_candidate_functions(DEFAULT_NAMES)
+    assert functions == CONTROLLER_CANDIDATE_FUNCTIONS
+    assert [each for each in functions if each in DEFAULT_CANDIDATE_FUNCTIONS] == list(DEFAULT_CANDIDATE_FUNCTIONS)
 
 
 def test_an_operators_own_stands_where_it_is_named():

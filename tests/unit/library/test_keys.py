@@ -21,6 +21,7 @@ PLACEHOLDERS = {
     "ip": "IP",
     "tag": "TAG",
     "group_id": "GROUP",
+    "name": "NAME",
 }
 
 #: Functions of the module that build no key.
