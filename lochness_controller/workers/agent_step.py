@@ -19,7 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from lochness.agent_client import MistifyAgent, is_gone
+from lochness.agent_answers import is_gone
+from lochness.agent_client import MistifyAgent
 from lochness.errors import (
     AgentJobError,
     AmbiguousWriteError,

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import Final
 
 from lochness import events, keys
-from lochness.agent_client import MistifyAgent, is_gone
+from lochness.agent_answers import is_gone
+from lochness.agent_client import MistifyAgent
 from lochness.clock import Clock
 from lochness.errors import ConflictError, HTTPCodeError, LochnessError, NotFoundError, UnavailableError
 from lochness.log import get_logger
