@@ -89,7 +89,9 @@ def image_fetch(store: Store, guest_id: str, defaults: AgentDefaults) -> AgentRe
     image_item = store.read(Key(keys.image(image_id))).one()
     if image_item is None:
         raise NotFoundError("image", image_id, field="image")
-    return AgentRequest(_target(store, guest, defaults), "/images", image_request(ImageRecord.from_json(image_item.value)))
+    return AgentRequest(
+        _target(store, guest, defaults), "/images", image_request(ImageRecord.from_json(image_item.value))
+    )
 
 
 def _guest(store: Store, guest_id: str) -> GuestRecord:

@@ -2,7 +2,10 @@
 
 Invariants:
 1. This controller counts as running here, whatever the store says: it is.
-2. A controller that was killed on this machine is known to be dead at once, one elsewhere when its lease ends.
+   The leader is the one that has been running longest: new jobs are its own, so that two do not do the same work. No
+   promise rests on there being exactly one.
+2. A controller that was killed on this machine is known to be dead at the next look, one elsewhere when its lease
+   ends: a watch tells of that at once.
 3. The store's loss and its return are logged once each.
 
 Not guaranteed: that a controller whose lease has ended does nothing any more. Every write it makes is compared with
@@ -14,6 +17,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -28,8 +32,10 @@ from lochness.ids import new_id
 from lochness.log import get_logger
 from lochness.model.job import rfc3339
 from lochness.store.protocol import Delete, KeyUnchanged, KeyValue, Prefix, Put, Store
+from lochness.store.watching import Watching
 
 _RETRY_S: Final = 1.0
+_LOOK_PAUSE_S: Final = 0.02
 
 _log = get_logger("controller")
 
@@ -77,9 +83,18 @@ class Presence:
         self._ttl_s = ttl_s
         self._on_change = on_change
         self._alive = frozenset({self.id})
+        self._leader = ""
         self._lease_id = 0
         self._is_lost_told = False
         self._stopping = threading.Event()
+        self._is_to_look = threading.Event()
+        self._watching = Watching(
+            store,
+            keys.CONTROLLER_PATH,
+            on_snapshot=lambda _reading: None,
+            on_batch=lambda _batch: self._is_to_look.set(),
+            on_transition=lambda _event, _fields: None,  # the look itself tells of a store that is away
+        )
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
     @property
@@ -87,28 +102,44 @@ class Presence:
         """The ids of the running controllers, as last seen; this one's always."""
         return self._alive
 
+    @property
+    def is_leader(self) -> bool:
+        """Whether new jobs are this controller's."""
+        return self._leader == self.id
+
     def start(self) -> None:
         self._thread.start()
+        self._watching.start()
 
     def stop(self, limit_s: float) -> None:
         """End the lease, so that others take the jobs over at once; waits at most `limit_s`."""
         self._stopping.set()
+        self._is_to_look.set()
+        threading.Thread(target=self._watching.stop, name="presence-end", daemon=True).start()
         if self._thread.ident is not None:
             self._thread.join(limit_s)
 
     def _run(self) -> None:
+        next_renewal_s = 0.0
         while not self._stopping.is_set():
-            self._stopping.wait(self._beat())
+            self._is_to_look.clear()
+            if time.monotonic() >= next_renewal_s:
+                next_renewal_s = time.monotonic() + self._beat(is_renewing=True)
+            else:
+                self._beat(is_renewing=False)
+            self._is_to_look.wait(max(0.0, next_renewal_s - time.monotonic()))
+            self._stopping.wait(_LOOK_PAUSE_S)  # changes that come together are one look
         if self._lease_id:
             try:
                 self._store.revoke_lease(self._lease_id)
             except LochnessError:
                 return  # it ends by itself
 
-    def _beat(self) -> float:
-        """One renewal and one look; answers when the next is due, in seconds."""
+    def _beat(self, *, is_renewing: bool) -> float:
+        """A look, and a renewal first; answers when the next renewal is due, in seconds."""
         try:
-            self._renew()
+            if is_renewing:
+                self._renew()
             self._look()
         except LochnessError as error:
             self.has_store.clear()
@@ -138,9 +169,14 @@ class Presence:
     def _look(self) -> None:
         items = self._store.read(Prefix(keys.CONTROLLER_PATH)).ranges[0]
         dead = {keys.last_part(item.key) for item in items if self._remove_if_dead(item)}
-        alive = frozenset({keys.last_part(item.key) for item in items} - dead | {self.id})
-        if alive != self._alive or not self.has_store.is_set():
-            self._alive = alive
+        by_age = sorted(items, key=lambda item: item.create_revision)
+        living = [id for id in (keys.last_part(item.key) for item in by_age) if id not in dead]
+        alive = frozenset({*living, self.id})
+        leader = living[0] if living else ""
+        if leader != self._leader:
+            _log.info(events.LEADER_CHANGED, leader=leader, is_self=leader == self.id)
+        if (alive, leader) != (self._alive, self._leader) or not self.has_store.is_set():
+            self._alive, self._leader = alive, leader
             self._on_change()
 
     def _remove_if_dead(self, item: KeyValue) -> bool:

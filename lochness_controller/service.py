@@ -24,7 +24,6 @@ from typing import Final
 import uvicorn
 
 from lochness import events
-from lochness.agent_client import MistifyAgent
 from lochness.candidate_plugins import load_candidate_functions
 from lochness.clock import Clock, SystemClock
 from lochness.context import Context
@@ -38,7 +37,6 @@ from lochness_controller.presence import Presence
 from lochness_controller.scheduler.shell import Scheduler
 from lochness_controller.settings import ControllerSettings
 from lochness_controller.workers.dispatcher import Dispatcher
-from lochness_controller.workers.job_runner import JobRunner
 from lochness_controller.workers.view import JobsView
 
 #: What requests in flight get at the end.
@@ -83,11 +81,7 @@ class Controller:
         self._sockets: list[socket.socket] = []
         self.addresses: list[Address] = []
         self._open_sockets()
-        self._stopping = threading.Event()
         context = Context(store)
-        self._agent = MistifyAgent(
-            context, settings.agent_port, timeout_s=settings.agent_timeout_s, access=settings.agent_access
-        )
         view, news = JobsView(), JobNews()
         view.on_change(news.tell)
         self.presence = Presence(store, clock, ttl_s=settings.lease_ttl_s, on_change=self._wake)
@@ -104,12 +98,11 @@ class Controller:
                 functions=load_candidate_functions(settings.candidate_functions),
                 domain=settings.failure_domain,
             ),
-            JobRunner(store, self._agent, settings, clock, worker),
             settings,
             clock,
             worker=worker,
             workers_alive=self._workers_alive,
-            stopping=self._stopping,
+            is_leader=self._is_leader,
         )
         self._server = _Server(self._uvicorn_config(build_app(context, clock, news)))
 
@@ -158,7 +151,6 @@ class Controller:
         return time.monotonic() - self._dispatcher.looked_at_s > _STUCK_S
 
     def _stop_parts(self) -> None:
-        self._stopping.set()
         enders = [
             threading.Thread(target=end, args=(_END_LIMIT_S,), daemon=True)
             for end in (self._dispatcher.stop, self.presence.stop)
@@ -167,7 +159,6 @@ class Controller:
             ender.start()
         for ender in enders:
             ender.join(_END_LIMIT_S)
-        self._agent.close()
 
     def _open_sockets(self) -> None:
         try:
@@ -198,5 +189,8 @@ class Controller:
     def _workers_alive(self) -> frozenset[str]:
         return self.presence.alive
 
+    def _is_leader(self) -> bool:
+        return self.presence.is_leader
+
     def _wake(self) -> None:
-        self._dispatcher.wake()
+        self._dispatcher.workers_changed()

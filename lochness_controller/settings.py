@@ -38,7 +38,11 @@ _POSITIVE: Final = (
     "create_limit_s",
     "delete_limit_s",
     "action_limit_s",
+    "undo_limit_s",
+    "force_limit_s",
+    "line_limit_s",
     "job_kept_s",
+    "jobs_kept_max",
     "look_interval_s",
     "lease_ttl_s",
     "agent_timeout_s",
@@ -51,7 +55,9 @@ class ControllerSettings(CommonSettings, kw_only=True):
     `listen` are HOST:PORT, all serving the same API; beyond loopback only with `insecure`, as there is no TLS yet.
     `api_threads` requests are worked on at a time, `jobs_running` jobs, of these `jobs_running_per_hypervisor` on one
     hypervisor. `fetch_limit_s`, `create_limit_s`, `delete_limit_s` and `action_limit_s` bound a job's step, from asking
-    the agent to its answer. Finished jobs are kept `job_kept_s`. All jobs are looked at anew every `look_interval_s`,
+    the agent to its answer; `undo_limit_s` the undoing of a create that failed, `force_limit_s` what a forced delete
+    waits for its agent, `line_limit_s` the time until a job is begun. Finished jobs are kept `job_kept_s`, and at most
+    `jobs_kept_max` of them. All jobs are looked at anew every `look_interval_s`,
     whatever the watch said. The controller's lease lives `lease_ttl_s`: so long a dead one's jobs wait for another
     controller. `agent_port` is where agents listen, `agent_timeout_s` bounds a request to one. With `agent_ca`
     agents are asked by https and their certificates checked against it, `agent_cert` and `agent_key` are shown to them
@@ -63,13 +69,17 @@ class ControllerSettings(CommonSettings, kw_only=True):
     listen: list[str] = msgspec.field(default_factory=lambda: [DEFAULT_LISTEN])
     insecure: bool = False
     api_threads: int = 32
-    jobs_running: int = 64
+    jobs_running: int = 1000
     jobs_running_per_hypervisor: int = 16
+    line_limit_s: float = 1800.0
     fetch_limit_s: float = 600.0
     create_limit_s: float = 120.0
     delete_limit_s: float = 120.0
     action_limit_s: float = 90.0
+    undo_limit_s: float = 60.0
+    force_limit_s: float = 10.0
     job_kept_s: float = 86400.0
+    jobs_kept_max: int = 100_000
     look_interval_s: float = 60.0
     lease_ttl_s: int = 10
     agent_port: int = 8080

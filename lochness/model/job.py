@@ -45,6 +45,7 @@ class JobRecord(Record, omit_defaults=False):
     "delete" or an action), `explanation` the placement's tally, `request_id` the HTTP request's, `worker` the id of the
     controller that works on it (controllers/ID; "": none yet). `cancel_requested_at` is set by `lochness.jobs`, the one
     field that others than the worker write. `force`: a delete that releases also what no agent confirms.
+    `take_ups` counts the controllers that have taken its current step up after another one's end.
     An unfinished job with an `error` has failed already and is being undone.
     """
 
@@ -67,6 +68,7 @@ class JobRecord(Record, omit_defaults=False):
     explanation: dict[str, Any] = {}
     cancel_requested_at: str = UNSET_TIME
     force: bool = False
+    take_ups: int = 0
 
     @property
     def is_cancel_requested(self) -> bool:

@@ -39,6 +39,9 @@ _log = get_logger("scheduler")
 class Scheduler:
     """Places the guests of waiting jobs, as the controller `worker`."""
 
+    #: How many jobs the dispatcher hands over at a time.
+    batch_max = BATCH_MAX
+
     def __init__(
         self,
         store: Store,

@@ -4,17 +4,20 @@ Invariants:
 1. Every save is compared with the revision that this worker wrote or read last: of two workers, one goes on.
 2. A save whose outcome is not known is settled by reading the job again before anything else.
 3. A store that is away is waited for, at most `SAVE_LIMIT_S`; the job then stays as it is for whoever takes it up next.
+4. A request to cancel, the one thing that others write into a held job, is kept by every save and heard in every wait.
 """
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
-from typing import Final
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from typing import Any, Final, TypeVar
 
 from lochness import keys
 from lochness.errors import AmbiguousWriteError, ConflictError, LochnessError, UnavailableError
-from lochness.model.job import JobRecord
+from lochness.model.job import UNSET_TIME, JobRecord
 from lochness.store.protocol import Key, KeyValue, Store
 from lochness.transactions import Transaction, update_job
 from lochness_controller.workers.decide import KnownJob
@@ -26,13 +29,11 @@ RETRY_MAX_S: Final = 2.0
 
 _NOTHING: Final = Transaction((), ())
 
+T = TypeVar("T")
+
 
 class JobLeftError(Exception):
     """The worker leaves the job as it is in the store. No failure of the job, so not a LochnessError."""
-
-
-class StoppingError(JobLeftError):
-    """The controller stops."""
 
 
 class JobLostError(JobLeftError):
@@ -43,78 +44,139 @@ class StoreAwayError(JobLeftError):
     """The store took no write for SAVE_LIMIT_S."""
 
 
-class HeldJob:
-    """A job in a worker's hands. Used by one thread; what it saves is in `view` before `save` returns."""
+class CancelRequestedError(LochnessError):
+    """Somebody has asked for the job's end."""
 
-    def __init__(self, store: Store, view: JobsView, known: KnownJob, stopping: threading.Event) -> None:
+    reason = "cancelled"
+
+
+class HeldJob:
+    """A job in a worker's hands, on one event loop; what it saves is in `view` before `save` returns.
+
+    The store's calls, which wait, run on threads of `threads`.
+    """
+
+    def __init__(self, store: Store, view: JobsView, known: KnownJob, threads: Executor) -> None:
         self._store = store
         self._view = view
         self._known = known
-        self._stopping = stopping
+        self._threads = threads
+        self._cancel_requested = asyncio.Event()
+        #: False: a request to cancel changes nothing any more.
+        self.is_cancellable = True
+        self.notice(known)
+
+    @property
+    def known(self) -> KnownJob:
+        """The job with its revisions, as last saved."""
+        return self._known
 
     @property
     def job(self) -> JobRecord:
         """As last saved."""
         return self._known.job
 
-    def save(self, job: JobRecord, *, also: Transaction = _NOTHING) -> None:
+    async def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """The answer of a function that waits for the store."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    async def read(self, key: str) -> KeyValue | None:
+        """One key of the store as it is now. Raises UnavailableError."""
+        return (await self.call(self._store.read, Key(key))).one()
+
+    def notice(self, known: KnownJob) -> None:
+        """The job was seen like this in the store."""
+        if known.job.is_cancel_requested:
+            self._cancel_requested.set()
+
+    def check_cancel(self) -> None:
+        """Raise CancelRequestedError when somebody has asked for the job's end."""
+        if self.is_cancellable and self._cancel_requested.is_set():
+            raise CancelRequestedError(f"cancelled during {self.job.action}, as requested")
+
+    async def unless_cancelled(self, waiting: Coroutine[Any, Any, T]) -> T:
+        """The outcome of `waiting`, which is ended early by CancelRequestedError. For what may be broken off."""
+        if not self.is_cancellable:
+            return await waiting
+        task = asyncio.ensure_future(waiting)
+        cancel = asyncio.ensure_future(self._cancel_requested.wait())
+        try:
+            await asyncio.wait((task, cancel), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                self.check_cancel()
+            return await task
+        finally:
+            task.cancel()
+            cancel.cancel()
+            await asyncio.gather(task, cancel, return_exceptions=True)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, unless the job is cancelled."""
+        await self.unless_cancelled(asyncio.sleep(seconds))
+
+    async def save(self, job: JobRecord, *, also: Transaction = _NOTHING) -> None:
         """Write the job's next state, in one transaction with `also`.
 
         Raises ConflictError when only something in `also` had changed (nothing is written), and JobLeftError.
         """
         key = keys.job(job.id)
-        transaction = update_job(job, self._known.mod_revision) + also
         deadline_s = time.monotonic() + SAVE_LIMIT_S
         retry_s = RETRY_MIN_S
         revision: int | None = None
         while revision is None:
+            job = job.patched({"cancel_requested_at": self.job.cancel_requested_at})
+            transaction = update_job(job, self._known.mod_revision) + also
             try:
-                revision = transaction.commit(self._store)
+                revision = await self.call(transaction.commit, self._store)
             except ConflictError as error:
                 if key not in error.keys:
                     raise
-                revision = self._settled(job, deadline_s)
+                revision = await self._settled(job, deadline_s)
             except AmbiguousWriteError as error:
-                revision = self._settled(job, deadline_s)
+                revision = await self._settled(job, deadline_s)
                 if revision is None:
-                    self._pause_before(deadline_s, retry_s, error)
+                    await self._pause_before(deadline_s, retry_s, error)
             except UnavailableError as error:
-                self._pause_before(deadline_s, retry_s, error)
+                await self._pause_before(deadline_s, retry_s, error)
             retry_s = min(retry_s * 2, RETRY_MAX_S)
-        self._adopt(job, revision)
+        self._known = KnownJob(job, revision, self._known.create_revision)
+        self._view.learn(job, revision, self._known.create_revision)
 
-    def pause(self, seconds: float) -> None:
-        """Wait; raises StoppingError as soon as the controller stops."""
-        if self._stopping.wait(seconds):
-            raise StoppingError
-
-    def _settled(self, job: JobRecord, deadline_s: float) -> int | None:
+    async def _settled(self, job: JobRecord, deadline_s: float) -> int | None:
         """The revision of `job` when an earlier try did save it, None when the job is as it was before."""
-        item = self._read(deadline_s)
+        item = await self._read(deadline_s)
         if item is None:
             self._view.forget(job.id, self._known.mod_revision)
             raise JobLostError(f"job {job.id} is gone")
-        if item.value == job.to_json():
-            return item.mod_revision
         if item.mod_revision == self._known.mod_revision:
             return None  # should the earlier try take effect yet, the next one's compare fails
-        self._view.learn(JobRecord.from_json(item.value), item.mod_revision, item.create_revision)
+        found = KnownJob(JobRecord.from_json(item.value), item.mod_revision, item.create_revision)
+        is_saved = _is_same(found.job, job)
+        if is_saved or _is_same(found.job, self.job):
+            self._known = found  # what we wrote, or what it was before, with a request to cancel perhaps
+            self._view.learn(found.job, found.mod_revision, found.create_revision)
+            self.notice(found)
+            is_saved_whole = is_saved and found.job.cancel_requested_at == job.cancel_requested_at
+            return found.mod_revision if is_saved_whole or found.job.is_finished else None
+        self._view.learn(found.job, found.mod_revision, found.create_revision)
         raise JobLostError(f"job {job.id} was changed by another controller")
 
-    def _read(self, deadline_s: float) -> KeyValue | None:
+    async def _read(self, deadline_s: float) -> KeyValue | None:
         retry_s = RETRY_MIN_S
         while True:
             try:
-                return self._store.read(Key(keys.job(self.job.id))).one()
+                return await self.read(keys.job(self.job.id))
             except UnavailableError as error:
-                self._pause_before(deadline_s, retry_s, error)
+                await self._pause_before(deadline_s, retry_s, error)
             retry_s = min(retry_s * 2, RETRY_MAX_S)
 
-    def _pause_before(self, deadline_s: float, retry_s: float, error: LochnessError) -> None:
+    async def _pause_before(self, deadline_s: float, retry_s: float, error: LochnessError) -> None:
         if time.monotonic() >= deadline_s:
             raise StoreAwayError(f"job {self.job.id} could not be saved within {SAVE_LIMIT_S:g} s") from error
-        self.pause(retry_s)
+        await asyncio.sleep(retry_s)
 
-    def _adopt(self, job: JobRecord, revision: int) -> None:
-        self._known = KnownJob(job, revision, self._known.create_revision)
-        self._view.learn(job, revision, self._known.create_revision)
+
+def _is_same(one: JobRecord, other: JobRecord) -> bool:
+    """Whether the two differ in nothing, a request to cancel aside."""
+    blank = {"cancel_requested_at": UNSET_TIME}
+    return one.patched(blank).to_json() == other.patched(blank).to_json()

@@ -26,7 +26,6 @@ class JobsView:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._jobs: dict[str, KnownJob] = {}
-        self._unfinished: dict[str, KnownJob] = {}
         self._listeners: list[OnChange] = []
         #: Whether a full reading was taken over; before that `jobs` knows too little to decide by.
         self.is_filled = False
@@ -40,10 +39,10 @@ class JobsView:
         with self._lock:
             return tuple(self._jobs.values())
 
-    def unfinished(self) -> tuple[KnownJob, ...]:
-        """Those that have not ended, in no order; few among the many of a day."""
+    def known(self, job_id: str) -> KnownJob | None:
+        """One of them, as last seen."""
         with self._lock:
-            return tuple(self._unfinished.values())
+            return self._jobs.get(job_id)
 
     def take_snapshot(self, reading: Reading) -> None:
         """Take over a reading of all of lochness/jobs/."""
@@ -51,11 +50,12 @@ class JobsView:
         with self._lock:
             # What this process wrote after the reading is newer than the reading.
             fresh |= {id: known for id, known in self._jobs.items() if known.mod_revision > reading.revision}
-            changed = self._jobs.keys() | fresh.keys()
+            changed = {id for id, known in fresh.items() if not known.job.is_finished or self._jobs.get(id) != known}
+            changed |= self._jobs.keys() - fresh.keys()
             self._jobs = fresh
-            self._unfinished = {id: known for id, known in fresh.items() if not known.job.is_finished}
             self.is_filled = True
-        self._tell(changed)
+        # In the order of their creation: that is the order in which they are taken up.
+        self._tell(sorted(changed, key=lambda id: fresh[id].create_revision if id in fresh else 0))
 
     def take_batch(self, batch: WatchBatch) -> None:
         """Take over what a watch of lochness/jobs/ brought."""
@@ -64,7 +64,7 @@ class JobsView:
                 if change.value is None:
                     id = keys.last_part(change.key)
                     if id in self._jobs and self._jobs[id].mod_revision < change.mod_revision:
-                        self._remove(id)
+                        del self._jobs[id]
                     continue
                 item = KeyValue(change.key, change.value, change.create_revision, change.mod_revision)
                 if known := _known(item):
@@ -82,21 +82,13 @@ class JobsView:
         with self._lock:
             known = self._jobs.get(job_id)
             if known is not None and known.mod_revision <= mod_revision:
-                self._remove(job_id)
+                del self._jobs[job_id]
         self._tell((job_id,))
 
     def _put(self, known: KnownJob) -> None:
         before = self._jobs.get(known.job.id)
         if before is None or before.mod_revision <= known.mod_revision:
             self._jobs[known.job.id] = known
-            if known.job.is_finished:
-                self._unfinished.pop(known.job.id, None)
-            else:
-                self._unfinished[known.job.id] = known
-
-    def _remove(self, job_id: str) -> None:
-        del self._jobs[job_id]
-        self._unfinished.pop(job_id, None)
 
     def _tell(self, ids: Iterable[str]) -> None:
         told = tuple(ids)

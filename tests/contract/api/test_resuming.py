@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -31,7 +33,9 @@ from lochness.store.protocol import Delete, Key, Prefix, Put
 from lochness.transactions import create_guest, request_action
 from lochness_controller.scheduler.shell import Scheduler
 from lochness_controller.settings import ControllerSettings
+from lochness_controller.workers.agent_calls import AgentCalls
 from lochness_controller.workers.decide import KnownJob
+from lochness_controller.workers.gates import Gates
 from lochness_controller.workers.holding import HeldJob, StoreAwayError
 from lochness_controller.workers.job_runner import JobRunner
 from lochness_controller.workers.view import JobsView
@@ -94,16 +98,20 @@ def job_of(store, job_id: str) -> JobRecord:
 def take_up(store, truth, job_id: str, worker: str) -> None:
     """One go of a worker at the job, as the store has it now."""
     item = truth.read(Key(keys.job(job_id))).one()
-    view = JobsView()
     known = KnownJob(JobRecord.from_json(item.value), item.mod_revision, item.create_revision)
-    clock = SystemClock()
-    with MistifyAgent(Context(store), timeout_s=2) as client:
-        if known.job.action == "select-hypervisor":
-            scheduler = Scheduler(store, view, clock, worker=worker, workers_alive=lambda: {worker})
-            scheduler.place([known])
-        else:
-            runner = JobRunner(store, client, SETTINGS, clock, worker)
-            runner.run(HeldJob(store, view, known, threading.Event()))
+    if known.job.action == "select-hypervisor":
+        view = JobsView()
+        Scheduler(store, view, SystemClock(), worker=worker, workers_alive=lambda: {worker}).place([known])
+    else:
+        asyncio.run(run_job(store, known, worker))
+
+
+async def run_job(store, known: KnownJob, worker: str) -> None:
+    calls, gates = AgentCalls(timeout_s=2), Gates(lambda _hypervisor, _is_closed: None)
+    runner = JobRunner(store, calls, gates, SETTINGS, SystemClock(), worker)
+    with ThreadPoolExecutor(2) as threads:
+        await runner.run(HeldJob(store, JobsView(), known, threads))
+    await calls.close()
 
 
 def carry_out(store, truth, job_id: str) -> JobRecord:

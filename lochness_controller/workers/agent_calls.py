@@ -1,0 +1,87 @@
+"""How do workers talk to agents? As lochness.agent_client, on an event loop: a job that waits costs no thread.
+
+Invariants:
+1. No call lasts longer than `timeout_s` plus the time it asked the agent to wait.
+2. The number of connections is bounded by the jobs that are worked on, not here: a pool that hanging agents fill would
+   keep the others waiting.
+
+Errors are those of lochness.agent_client, and ConfigurationError when the token must not be sent to an agent.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import httpx
+import msgspec
+
+from lochness.agent_access import AgentAccess
+from lochness.agent_answers import AgentJob, checked, decoded, headers_of, job_id_of, unanswered
+from lochness.agent_client import CONNECT_TIMEOUT_S, TIMEOUT_S
+from lochness.agent_targets import AgentRequest, AgentTarget
+
+_OK: Final = 200
+_ACCEPTED: Final = 202
+_KEPT_CONNECTIONS: Final = 256
+#: How many of a guest's jobs are looked through, newest first.
+_JOBS_LOOKED_AT: Final = 100
+
+
+class AgentCalls:
+    """The agents of one cluster; `access` is with what we come to them. Used on one event loop."""
+
+    def __init__(
+        self,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        access: AgentAccess = AgentAccess(),  # noqa: B008  (frozen)
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._access = access
+        self._client = httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT_CONNECTIONS),
+            verify=access.tls() or True,
+            trust_env=False,  # a proxy set for the machine's web traffic is not on the way to an agent
+        )
+
+    async def close(self) -> None:
+        """End every connection."""
+        await self._client.aclose()
+
+    async def ask(self, request: AgentRequest, request_id: str) -> str:
+        """Ask for something; answers the agent's job id. `request_id` is sent along, so that `jobs_of` can tell it."""
+        content = msgspec.json.encode(request.body) if request.body is not None else None
+        headers = headers_of(request.body, request_id)
+        answer = await self._send("POST", request.target, request.path, content=content, headers=headers)
+        return job_id_of(answer, request.what)
+
+    async def look(self, target: AgentTarget, job_id: str, wait_s: float) -> AgentJob:
+        """The agent's job. With `wait_s` the agent may answer later, at the job's end or after that time."""
+        path = f"/jobs/{job_id}" + (f"?wait_s={wait_s:g}" if wait_s > 0 else "")
+        return decoded(await self._send("GET", target, path, wait_s=wait_s), AgentJob)
+
+    async def jobs_of(self, target: AgentTarget, guest_id: str) -> list[AgentJob]:
+        """The guest's jobs as the agent tells them, newest first."""
+        path = f"/guests/{guest_id}/jobs?limit={_JOBS_LOOKED_AT}"
+        return decoded(await self._send("GET", target, path), list[AgentJob])
+
+    async def _send(
+        self,
+        method: str,
+        target: AgentTarget,
+        path: str,
+        *,
+        content: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        wait_s: float = 0.0,
+    ) -> httpx.Response:
+        what = f"{method} {target.url}{path}"
+        headers = (headers or {}) | self._access.headers(target.url)
+        timeout = httpx.Timeout(self._timeout_s + wait_s, connect=min(CONNECT_TIMEOUT_S, self._timeout_s))
+        try:
+            answer = await self._client.request(
+                method, target.url + path, content=content, headers=headers, timeout=timeout
+            )
+        except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:
+            raise unanswered(error, method, what) from error
+        return checked(answer, _OK if method == "GET" else _ACCEPTED, what)
