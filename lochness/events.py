@@ -18,6 +18,8 @@ DAEMON_MISCONFIGURED: Final = "daemon.misconfigured"
 PASS_FAILED: Final = "daemon.pass_failed"
 PASS_RECOVERED: Final = "daemon.pass_recovered"
 
+METRICS_LISTEN_FAILED: Final = "metrics.listen_failed"
+
 # The store.
 STORE_LOST: Final = "store.connection_lost"
 STORE_RECOVERED: Final = "store.connection_recovered"

@@ -5,8 +5,9 @@
 
 Levels: info = something changed, warning = degraded and retrying, error = a person must act.
 
-Under systemd the fields are journal fields in upper case: `journalctl -u lochness-heartbeat
-EVENT=heartbeat.lease_granted`.
+Under systemd the fields are journal fields in upper case, and what names a thing is named as an id (`guest=` is
+GUEST_ID): `journalctl -u lochness-guestwatch EVENT=guestwatch.action_failed GUEST_ID=...`.
+Every entry at or above the level is counted, see `logged_counts`.
 
 Not guaranteed: that an entry arrives. A journal that does not take it within 1 s loses that entry, the daemon goes on.
 """
@@ -17,13 +18,24 @@ import logging
 import os
 import socket
 import sys
+import threading
+from collections import Counter
 from collections.abc import MutableMapping
 from typing import Any, Final, Literal, TextIO
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from lochness.errors import ConfigurationError
+
+# structlog imports rich when it can, for coloured tracebacks on a terminal; in a daemon that is 4 MB of memory for
+# nothing. Kept from it here only: who uses rich himself still imports it.
+_hides_rich: Final = "rich" not in sys.modules
+if _hides_rich:
+    sys.modules["rich"] = None  # type: ignore[assignment]  # Python's way of saying "not there"
+try:
+    import structlog
+    from structlog.typing import FilteringBoundLogger
+finally:
+    if _hides_rich:
+        del sys.modules["rich"]
 
 LogFormat = Literal["journal", "console", "json"]
 
@@ -31,9 +43,38 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 
 _JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
 _JOURNAL_TIMEOUT_S: Final = 1.0
+#: Short names that call sites use -> the journal's, which say that the value is an id, or are not taken.
+_JOURNAL_NAMES: Final = {
+    "guest": "GUEST_ID",
+    "hypervisor": "HYPERVISOR_ID",
+    "job": "JOB_ID",
+    "request": "REQUEST_ID",
+    "controller": "CONTROLLER_ID",
+    "subnet": "SUBNET_ID",
+    "network": "NETWORK_ID",
+    "image": "IMAGE_ID",
+    "message": "DETAIL",  # MESSAGE is the whole entry for people
+    "priority": "PRIORITY_FIELD",
+}
 _PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 Logger = FilteringBoundLogger
+
+
+_counts: Final[Counter[tuple[str, str]]] = Counter()
+_counts_lock: Final = threading.Lock()
+
+
+def logged_counts() -> dict[tuple[str, str], int]:
+    """How many entries this process has logged, by event and level."""
+    with _counts_lock:
+        return dict(_counts)
+
+
+def _count(_logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    with _counts_lock:
+        _counts[str(event_dict.get("event", "")), str(event_dict.get("level", method))] += 1
+    return event_dict
 
 
 def get_logger(component: str) -> Logger:
@@ -52,7 +93,7 @@ def configure_logging(level: str = "info", *, identifier: str = "lochness", stre
         raise ConfigurationError(f"log level must be one of {', '.join(LEVELS)}, got {level!r}", field="log_level")
     target = stream if stream is not None else sys.stderr
     chosen = _format_for(target)
-    processors: list[Any] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
+    processors: list[Any] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, _count]
     factory: Any = structlog.PrintLoggerFactory(target)
     match chosen:
         case "journal":
@@ -115,6 +156,8 @@ class _JournalFields:
 
 def _journal_name(name: str) -> str:
     """The journal takes A-Z, 0-9 and _, not beginning with _ or a digit."""
+    if name in _JOURNAL_NAMES:
+        return _JOURNAL_NAMES[name]
     cleaned = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name.upper())
     return cleaned if cleaned[:1].isalpha() else f"F{cleaned}"
 

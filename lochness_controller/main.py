@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -61,15 +63,18 @@ def controller(
         if check_config:
             typer.echo("the configuration is in order")
             return
-        code = run(settings)
+        code = run(settings, partial(load_controller_settings, flags))
     except ConfigurationError as error:
         log.error(events.DAEMON_MISCONFIGURED, error=error.message)
         code = ConfigurationError.EXIT_CODE
     _end(code)
 
 
-def run(settings: ControllerSettings) -> int:
-    """Run a controller until a signal; answers the exit status. Raises ConfigurationError."""
+def run(settings: ControllerSettings, reread: Callable[[], ControllerSettings]) -> int:
+    """Run a controller until a signal; answers the exit status. `reread` answers the settings as they are at a SIGHUP.
+
+    Raises ConfigurationError.
+    """
     from lochness_controller.service import Controller  # the web framework takes longer to import than --help may take
 
     store = open_store(
@@ -79,10 +84,10 @@ def run(settings: ControllerSettings) -> int:
         key=settings.etcd_key,
         timeout_s=settings.etcd_timeout_s,
     )
-    running = Controller(settings, store, notifier=SystemdNotifier())
+    running = Controller(settings, store, reread=reread, notifier=SystemdNotifier())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: running.ask_stop())
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, lambda _number, _frame: running.ask_reload())
     running.run()
     return 0
 

@@ -17,7 +17,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -27,15 +27,16 @@ from lochness import events
 from lochness.candidate_plugins import load_candidate_functions
 from lochness.clock import Clock, SystemClock
 from lochness.context import Context
+from lochness.errors import ConfigurationError
 from lochness.listen import Address, check_listen, open_listener
-from lochness.log import get_logger
+from lochness.log import configure_logging, get_logger
 from lochness.store.protocol import Store
 from lochness.systemd_notify import SystemdNotifier
 from lochness_controller.api.app import build_app
 from lochness_controller.api.jobs import JobNews
 from lochness_controller.presence import Presence
 from lochness_controller.scheduler.shell import Scheduler
-from lochness_controller.settings import ControllerSettings
+from lochness_controller.settings import ControllerSettings, take_over
 from lochness_controller.workers.dispatcher import Dispatcher
 from lochness_controller.workers.view import JobsView
 
@@ -71,11 +72,15 @@ class Controller:
         settings: ControllerSettings,
         store: Store,
         *,
+        reread: Callable[[], ControllerSettings] | None = None,
         clock: Clock | None = None,
         notifier: SystemdNotifier | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
+        self._reread = reread or (lambda: settings)
+        self._is_reload_asked = False
+        self._told_status = ""
         self._notifier = notifier or SystemdNotifier()
         clock = clock or SystemClock()
         self._sockets: list[socket.socket] = []
@@ -121,6 +126,10 @@ class Controller:
         """End soon. May be called from any thread, and from a signal handler."""
         self._server.should_exit = True
 
+    def ask_reload(self) -> None:
+        """Read the settings anew, soon. May be called from any thread, and from a signal handler."""
+        self._is_reload_asked = True
+
     async def _serve(self) -> None:
         _log.info(events.DAEMON_STARTED, controller=self.presence.id)
         self.presence.start()
@@ -141,11 +150,35 @@ class Controller:
                 is_ready = self._notifier.ready()
                 if is_ready:
                     _log.info(events.DAEMON_READY)
+            if is_ready and self._is_reload_asked:
+                self._is_reload_asked = False
+                self._notifier.reloading()
+                self._reload()
+                self._notifier.ready()
+            self._tell_status(is_ready)
             watchdog_s = self._notifier.watchdog_s
             if watchdog_s is not None and time.monotonic() >= next_sign_s and not self._is_stuck():
                 self._notifier.watchdog()
                 next_sign_s = time.monotonic() + watchdog_s / 3
             await asyncio.sleep(_SUPERVISE_S)
+
+    def _reload(self) -> None:
+        try:
+            new = self._reread()
+        except ConfigurationError as error:
+            _log.error(events.DAEMON_RELOAD_FAILED, error=error.message, reason=error.reason)
+            return
+        if fixed := take_over(self._settings, new):
+            _log.warning(events.SETTINGS_NEED_RESTART, settings=", ".join(fixed))
+        configure_logging(self._settings.log_level, identifier="lochness-controller")
+        _log.info(events.DAEMON_RELOADED)
+
+    def _tell_status(self, is_ready: bool) -> None:
+        """One line for `systemctl status`."""
+        role = ("takes up new jobs" if self.presence.is_leader else "standing by") if is_ready else "waiting for etcd"
+        status = f"listening on {', '.join(map(str, self.addresses))}; {role}"
+        if status != self._told_status and self._notifier.status(status):
+            self._told_status = status
 
     def _is_stuck(self) -> bool:
         return time.monotonic() - self._dispatcher.looked_at_s > _STUCK_S

@@ -111,6 +111,28 @@ class ControllerSettings(CommonSettings, kw_only=True):
             check_listen(address, insecure=self.insecure)
 
 
+#: What a reload may change: read at each use, from the one object that all parts share. The rest is built in.
+RELOADABLE: Final = (
+    "log_level",
+    "line_limit_s",
+    "fetch_limit_s",
+    "create_limit_s",
+    "delete_limit_s",
+    "action_limit_s",
+    "undo_limit_s",
+    "force_limit_s",
+    "job_kept_s",
+    "jobs_kept_max",
+)
+
+
+def take_over(settings: ControllerSettings, new: ControllerSettings) -> list[str]:
+    """Put what a reload may change of `new` into `settings`; answers which others differ and need a restart."""
+    for name in RELOADABLE:
+        setattr(settings, name, getattr(new, name))
+    return [name for name in settings.__struct_fields__ if getattr(settings, name) != getattr(new, name)]
+
+
 def load_controller_settings(
     flags: Mapping[str, Any], *, environment: Mapping[str, str] = os.environ, default_file: Path = DEFAULT_FILE
 ) -> ControllerSettings:

@@ -156,6 +156,7 @@ class Cluster(ABC):
             "libvirt": self.libvirt_uri,
             "guest_dir": str(self.guest_dir),
             "lock_dir": str(self.directory / "locks"),
+            "metrics_listen": "off",  # the ports may be a real node's
         }
         agent = {
             "listen": self.agent_url.removeprefix("http://"),

@@ -28,6 +28,7 @@ from typing import Final
 
 from lochness import events
 from lochness.log import Logger, get_logger
+from lochness.metrics import OFF, MetricsServer, Source
 from lochness.systemd_notify import SystemdNotifier
 from lochness_node.pass_loop import Daemon, PassLoop, PassReport, Waker
 
@@ -47,9 +48,13 @@ def run_daemon(daemon: Daemon, *, notifier: SystemdNotifier | None = None, rando
 
 
 def run_daemons(
-    daemons: Sequence[Daemon], *, notifier: SystemdNotifier | None = None, random: Random | None = None
+    daemons: Sequence[Daemon],
+    *,
+    notifier: SystemdNotifier | None = None,
+    random: Random | None = None,
+    metrics_listen: str = OFF,
 ) -> int:
-    """Run `daemons` until SIGTERM or SIGINT; answers the process's exit code.
+    """Run `daemons` until SIGTERM or SIGINT; answers the process's exit code. `metrics_listen`: see lochness.metrics.
 
     Call it on the main thread, as the last thing the process does: the signals stay ours.
 
@@ -57,7 +62,9 @@ def run_daemons(
     """
     log = get_logger("+".join(daemon.name for daemon in daemons))
     listener, speaker = _listen()
-    return _Supervisor(daemons, listener, speaker, notifier or SystemdNotifier(), random or Random(), log).run()
+    supervisor = _Supervisor(daemons, listener, speaker, notifier or SystemdNotifier(), random or Random(), log)
+    MetricsServer(metrics_listen, supervisor.figure_sources)
+    return supervisor.run()
 
 
 def _listen() -> tuple[socket.socket, socket.socket]:
@@ -99,6 +106,11 @@ class _Supervisor:
         self._is_told = True
         self._told_status = ""
         self._next_watchdog_s = time.monotonic()
+
+    @property
+    def figure_sources(self) -> list[Source]:
+        """What each loop and its daemon tell Prometheus."""
+        return [loop.figures for loop in self._loops]
 
     def run(self) -> int:
         self._log.info(events.DAEMON_STARTED)

@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         _add(own, "etcd-cert", "FILE", "PEM file of our certificate for etcd")
         _add(own, "etcd-key", "FILE", "PEM file of its key")
         _add(own, "log-level", "LEVEL", "debug, info, warning or error")
+        _add(own, "metrics-listen", "WHERE", "loopback HOST:PORT or unix:/PATH of /metrics, or off")
         if command != "heartbeat":
             _add(own, "libvirt", "URI", "default: qemu:///system")
             _add(own, "guest-dir", "DIR", "where guests' disks lie; default: /var/lib/lochness/guests")
@@ -97,8 +98,9 @@ def _run(command: str, flags: Flags) -> NoReturn:
     from lochness_node.daemon import run_daemons
 
     names = _daemons_of(command)
-    configure_logging(_load_for(names[0], flags).log_level, identifier=_identifier(flags))
-    _leave(run_daemons([_BUILDERS[name](flags) for name in names]))
+    settings = _load_for(names[0], flags)
+    configure_logging(settings.log_level, identifier=_identifier(flags))
+    _leave(run_daemons([_BUILDERS[name](flags) for name in names], metrics_listen=settings.metrics_listen))
 
 
 def _leave(exit_code: int) -> NoReturn:

@@ -26,6 +26,7 @@ from typing import Final, Protocol
 from lochness import events
 from lochness.errors import ConfigurationError, LochnessError
 from lochness.log import Logger
+from lochness.metrics import DurationFigure, Durations, Figure
 
 JITTER: Final = 0.1
 FIRST_BACKOFF_S: Final = 0.5
@@ -52,11 +53,12 @@ class PassReport:
     """The outcome of a good pass.
 
     `status` is one line for people (systemctl status). `look_again_s`: run the next pass after this time, when that is
-    earlier than the cadence; None leaves it to the cadence.
+    earlier than the cadence; None leaves it to the cadence. `figures` are told to Prometheus until the next good pass.
     """
 
     status: str
     look_again_s: float | None = None
+    figures: tuple[Figure, ...] = ()
 
 
 class Daemon(Protocol):
@@ -120,10 +122,33 @@ class PassLoop:
         self._failures = 0
         self._failing_since_s = 0.0
         self._logged_failure: type[Exception] | None = None
+        self._durations = Durations()
+        self._passes = {"good": 0, "failed": 0}
+        self._good_at_s = 0.0
+        self._reported: tuple[Figure, ...] = ()
         self._thread = threading.Thread(target=self._run, name=f"{daemon.name}-passes", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    def figures(self) -> list[Figure | DurationFigure]:
+        """What Prometheus is told: of the passes, and what the daemon said in its last good one."""
+        labels = (("daemon", self.daemon.name),)
+        busy_since_s = self.busy_since_s
+        busy_s = time.monotonic() - busy_since_s if busy_since_s is not None else 0.0
+        counted = [
+            Figure("daemon_passes", "Passes by outcome.", count, "counter", (*labels, ("result", result)))
+            for result, count in dict(self._passes).items()
+        ]
+        return [
+            *counted,
+            self._durations.figure("daemon_pass_seconds", "How long passes took.", labels),
+            Figure("daemon_busy_seconds", "How long the pass that runs now has taken; 0 between passes.", busy_s,
+                   labels=labels),
+            Figure("daemon_last_good_pass_timestamp_seconds", "Unix time of the last good pass, 0: none yet.",
+                   self._good_at_s, labels=labels),
+            *self._reported,
+        ]  # fmt: skip
 
     def ask_reload(self) -> int:
         """Reload before the next pass, which starts at once. Done when `reloads_done` reaches the answer."""
@@ -181,6 +206,7 @@ class PassLoop:
 
     def _pass(self) -> float | None:
         """Run one pass; answers after which time to look again, None for the cadence."""
+        started_s = time.monotonic()
         try:
             report = self.daemon.run_pass()
         except ConfigurationError as error:
@@ -188,10 +214,17 @@ class PassLoop:
             self.status = str(error)
             return None
         except Exception as error:
+            self._count("failed", started_s)
             self._failed(error)
             return backoff_s(self._failures, self.daemon.interval_s) * self._random.uniform(1 - JITTER, 1)
+        self._count("good", started_s)
+        self._good_at_s, self._reported = time.time(), report.figures
         self._succeeded(report)
         return report.look_again_s
+
+    def _count(self, result: str, started_s: float) -> None:
+        self._passes[result] += 1
+        self._durations.observe(time.monotonic() - started_s)
 
     def _failed(self, error: Exception) -> None:
         if self._failures == 0:

@@ -25,6 +25,7 @@ from lochness import events
 from lochness.errors import ConfigurationError, ValidationError
 from lochness.identity import HYPERVISOR_ID_VARIABLE, parse_id, resolve_hypervisor_id, set_hypervisor_id
 from lochness.log import Logger
+from lochness.metrics import check_metrics_listen
 from lochness.settings import COMMON_VARIABLES, CommonSettings, load_settings
 
 DEFAULT_FILE: Final = Path("/etc/lochness/node.toml")
@@ -37,6 +38,7 @@ NODE_VARIABLES: Final[Mapping[str, str]] = {
     "libvirt": "LOCHNESS_LIBVIRT",
     "guest_dir": "LOCHNESS_GUEST_DIR",
     "lock_dir": "LOCHNESS_LOCK_DIR",
+    "metrics_listen": "LOCHNESS_METRICS_LISTEN",
 }
 
 TABLES: Final = frozenset({"heartbeat", "resources", "guestwatch", "agent"})
@@ -48,6 +50,8 @@ class NodeSettings(CommonSettings, kw_only=True):
     """Settings of every daemon of a node.
 
     `id` is the hypervisor's ID ("": HYPERVISOR_ID, then the hostname); after `load_node_settings` it is never blank.
+    `metrics_listen` is where Prometheus finds /metrics: a loopback HOST:PORT (each daemon has a port of its own by
+    default; `all` takes the heartbeat's), unix:/PATH, or "off".
     `guest_dir` holds guests' disks, `lock_dir` the per-guest locks that agent and guestwatch share.
     """
 
@@ -55,6 +59,7 @@ class NodeSettings(CommonSettings, kw_only=True):
     libvirt: str = "qemu:///system"
     guest_dir: str = "/var/lib/lochness/guests"
     lock_dir: str = "/run/lochness"
+    metrics_listen: str = "off"
 
     def check(self) -> None:
         super().check()
@@ -63,6 +68,7 @@ class NodeSettings(CommonSettings, kw_only=True):
                 raise ConfigurationError(f"{name} must be an absolute path, got {getattr(self, name)!r}")
         if not self.libvirt:
             raise ConfigurationError("libvirt must be a connection URI such as qemu:///system, got ''")
+        check_metrics_listen(self.metrics_listen)
 
 
 class HeartbeatSettings(NodeSettings, kw_only=True):
@@ -77,6 +83,7 @@ class HeartbeatSettings(NodeSettings, kw_only=True):
     interval_s: float = 10.0
     request_timeout_s: float = 5.0
     allow_short_ttl: bool = False
+    metrics_listen: str = "127.0.0.1:17011"
 
     def check(self) -> None:
         super().check()
@@ -113,6 +120,7 @@ class ResourcesSettings(NodeSettings, kw_only=True):
     cpu_overcommit: float = 1.0
     guest_overhead_mb: int = 128
     refresh_s: float = 60.0
+    metrics_listen: str = "127.0.0.1:17012"
 
     def check(self) -> None:
         super().check()
@@ -134,6 +142,7 @@ class GuestwatchSettings(NodeSettings, kw_only=True):
     off for longer than `unwanted_after_s`: "report", or "stop" too; `stop_grace_s` after the power button the plug.
     """
 
+    metrics_listen: str = "127.0.0.1:17013"
     interval_s: float = 30.0
     start_missed: bool = True
     restart: Literal["always", "on-failure", "never"] = "always"
@@ -175,7 +184,16 @@ def require_not_negative(settings: NodeSettings, *names: str) -> None:
 
 
 #: Settings that connections and names were made from: a new value needs a new process.
-_FIXED_AT_START: Final = ("etcd", "etcd_ca", "etcd_cert", "etcd_key", "etcd_timeout_s", "id", "libvirt")
+_FIXED_AT_START: Final = (
+    "etcd",
+    "etcd_ca",
+    "etcd_cert",
+    "etcd_key",
+    "etcd_timeout_s",
+    "id",
+    "libvirt",
+    "metrics_listen",
+)
 
 
 def reloaded(old: NodeSettingsType, new: NodeSettingsType, log: Logger, *more: str) -> NodeSettingsType:

@@ -34,6 +34,7 @@ class AgentSettings(NodeSettings, kw_only=True):
     """
 
     listen: str = "127.0.0.1:8080"
+    metrics_listen: str = "127.0.0.1:17014"
     insecure: bool = False
     tls_cert: str = ""
     tls_key: str = ""

@@ -34,10 +34,11 @@ from lochness.errors import (
     UnavailableError,
 )
 from lochness.log import get_logger
+from lochness.metrics import Figure
 from lochness.store.protocol import KeyExists, KeyUnchanged, Put, Store
 from lochness_node.binding_watch import BindingWatch
 from lochness_node.daemon import PassReport, Waker
-from lochness_node.driver.protocol import Domain, Driver
+from lochness_node.driver.protocol import Domain, DomainState, Driver
 from lochness_node.fencing import LEASE_MISSING
 from lochness_node.guestwatch.decide import (
     Action,
@@ -134,7 +135,8 @@ class Guestwatch:
         actions = decide(desired, observed, self._memory, policy)
         is_complete = self._perform_all(actions, policy)
         self._log.debug(events.GUESTWATCH_PASS_FINISHED, guests=len(desired.guests), actions=len(actions))
-        return PassReport(_status(desired, observed), look_again_s=self._look_again_s(is_complete, policy))
+        states = _states(desired, observed)
+        return PassReport(_status(states), self._look_again_s(is_complete, policy), _figures(states))
 
     def reload(self) -> None:
         self._settings = reloaded(self._settings, self._reread(), self._log)
@@ -273,10 +275,21 @@ class Guestwatch:
         self._problems = problems
 
 
-def _status(desired: Desired, observed: Observed) -> str:
-    states = Counter(observed.domains[id].state.value if id in observed.domains else "missing" for id in desired.guests)
+def _states(desired: Desired, observed: Observed) -> Counter[str]:
+    return Counter(observed.domains[id].state.value if id in observed.domains else "missing" for id in desired.guests)
+
+
+def _status(states: Counter[str]) -> str:
     counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    return f"{len(desired.guests)} guests" + (f": {counted}" if counted else "")
+    return f"{states.total()} guests" + (f": {counted}" if counted else "")
+
+
+def _figures(states: Counter[str]) -> tuple[Figure, ...]:
+    about = "Guests bound here by what libvirt says of them."
+    return tuple(
+        Figure("guestwatch_guests", about, states[state], labels=(("state", state),))
+        for state in (*(known.value for known in DomainState), "missing")
+    )
 
 
 def _policy(settings: GuestwatchSettings) -> Policy:

@@ -31,6 +31,7 @@ from lochness.errors import (
     ValidationError,
 )
 from lochness.log import get_logger
+from lochness.metrics import Figure
 from lochness.model.hypervisor import HeartbeatRecord
 from lochness.store.protocol import Key, KeyExists, KeyUnchanged, Put, Reading, Store
 from lochness_node.daemon import PassReport, Waker
@@ -127,7 +128,7 @@ class Heartbeat:
         match action:
             case Beating():
                 self._has_written = True  # also when the write's answer was lost
-                return PassReport(f"beating, lease {self._lease_id:x} of {self._settings.ttl_s} s")
+                return self._beating()
             case WriteKey(expected_revision):
                 return self._write(expected_revision)
             case StandBack():
@@ -171,7 +172,11 @@ class Heartbeat:
             return PassReport("the lease ended meanwhile, looking again", look_again_s=_CONFLICT_LOOK_S)
         self._has_written = True
         self._log.info(events.HEARTBEAT_LEASE_GRANTED, lease_id=lease_id, ttl_s=self._settings.ttl_s)
-        return PassReport(f"beating, lease {lease_id:x} of {self._settings.ttl_s} s")
+        return self._beating()
+
+    def _beating(self) -> PassReport:
+        ttl = Figure("heartbeat_lease_ttl_seconds", "The lease's time to live.", self._settings.ttl_s)
+        return PassReport(f"beating, lease {self._lease_id:x} of {self._settings.ttl_s} s", figures=(ttl,))
 
     def _record(self) -> HeartbeatRecord:
         return HeartbeatRecord(

@@ -22,6 +22,7 @@ from lochness.capacity import Policy, UnboundUse, claims_of, compute, unbound_us
 from lochness.clock import Clock, SystemClock
 from lochness.errors import ConflictError, DeadlineError, DriverError, UnavailableError, ValidationError
 from lochness.log import get_logger
+from lochness.metrics import Figure
 from lochness.model.resources import ResourcesRecord
 from lochness.store.protocol import Key, KeyExists, KeyValue, Prefix, Put, Store
 from lochness_node.binding_watch import BindingWatch
@@ -97,7 +98,9 @@ class ResourcesDaemon:
             raise UnavailableError("libvirt does not answer, so it is not known what other domains hold")
         record = compute(host, self._unbound, claims, _policy(self._settings))
         report = self._write_if_news(record, written)
-        return report if domains is not None else PassReport(f"{report.status}; libvirt does not answer", RETRY_LOOK_S)
+        if domains is not None:
+            return report
+        return PassReport(f"{report.status}; libvirt does not answer", RETRY_LOOK_S, report.figures)
 
     def reload(self) -> None:
         self._settings = reloaded(self._settings, self._reread(), self._log, "guest_dir")
@@ -127,7 +130,7 @@ class ResourcesDaemon:
         status = f"{left.memory} MB memory, {left.disk} MB disk, {left.cpu} CPUs available"
         is_fresh = self._written_s is not None and now_s - self._written_s < _FRESH_SHARE * self._settings.refresh_s
         if written is not None and is_fresh and written.to_fields() == record.to_fields():
-            return PassReport(status)
+            return PassReport(status, figures=_figures(record))
         key = keys.hypervisor_resources(self._settings.id)
         try:
             self._store.commit([KeyExists(keys.hypervisor(self._settings.id))], [Put(key, record.to_json())])
@@ -142,7 +145,19 @@ class ResourcesDaemon:
                 available_cpus=left.cpu,
                 guests=record.computed_from["guests"],
             )
-        return PassReport(status)
+        return PassReport(status, figures=_figures(record))
+
+
+def _figures(record: ResourcesRecord) -> tuple[Figure, ...]:
+    return tuple(
+        Figure(f"resources_{unit}", f"The {resource} of this hypervisor for guests.", amount, labels=(("of", of),))
+        for of, amounts in (("total", record.total), ("available", record.available))
+        for resource, unit, amount in (
+            ("memory", "memory_bytes", amounts.memory << 20),
+            ("disk", "disk_bytes", amounts.disk << 20),
+            ("CPUs", "cpus", amounts.cpu),
+        )
+    )
 
 
 def _worth_a_line(record: ResourcesRecord) -> tuple[object, ...]:

@@ -75,6 +75,7 @@ class NodeProcess:
                 "PYTHONPATH": str(CHECKOUT),
                 "NOTIFY_SOCKET": str(self.systemd.path),
                 "LOCHNESS_LOCK_DIR": str(directory / "lock"),
+                "LOCHNESS_METRICS_LISTEN": "off",  # many run at once; who asks for metrics names a place
                 "LOCHNESS_GUEST_DIR": str(directory / "guests"),
                 **(environment or {}),
             },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -104,6 +105,37 @@ def test_every_listen_address_serves_the_same(etcd_server, tmp_path):
         made = httpx.post(f"{controller.urls[0]}/networks", json={}, trust_env=False).json()
         for url in controller.urls:
             assert httpx.get(f"{url}/networks/{made['id']}", trust_env=False).json() == made
+
+
+def test_a_reload_is_told_to_systemd_and_puts_the_new_limits_in_force(etcd_server, tmp_path):
+    file = tmp_path / "controller.toml"
+    file.write_text('listen = ["127.0.0.1:0"]\n')
+    with ControllerProcess(tmp_path / "c", etcd_server.url, "--config", str(file)) as controller:
+        controller.wait_ready()
+        assert any(text.startswith("STATUS=listening on 127.0.0.1:") for text in controller.notified.messages())
+        file.write_text('listen = ["127.0.0.1:1"]\nlog_level = "debug"\njob_kept_s = 60\n')
+        controller.running.signal(signal.SIGHUP)
+        wait_logged(controller, "daemon.reloaded")
+        (entry,) = controller.logged("daemon.settings_need_restart")
+        assert entry["settings"] == "listen"
+        wait_until(lambda: controller.notified.messages().count("READY=1") == 2, limit_s=15, what="the second READY")
+        told = controller.notified.messages()
+        (reloading,) = [index for index, text in enumerate(told) if text.startswith("RELOADING=1\nMONOTONIC_USEC=")]
+        assert told.index("READY=1") < reloading < len(told) - 1 - told[::-1].index("READY=1")
+        assert stop_and_time(controller) <= STOP_LIMIT_S
+
+
+def test_a_reload_of_nonsense_leaves_the_old_settings_in_force(etcd_server, tmp_path):
+    file = tmp_path / "controller.toml"
+    file.write_text('listen = ["127.0.0.1:0"]\n')
+    with ControllerProcess(tmp_path / "c", etcd_server.url, "--config", str(file)) as controller:
+        controller.wait_ready()
+        file.write_text("job_kept_s = -1\n")
+        controller.running.signal(signal.SIGHUP)
+        wait_logged(controller, "daemon.reload_failed")
+        assert "job_kept_s" in controller.logged("daemon.reload_failed")[0]["error"]
+        wait_until(lambda: controller.notified.messages().count("READY=1") == 2, limit_s=15, what="the second READY")
+        assert httpx.get(f"{controller.urls[0]}/healthz").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from lochness import events
@@ -127,6 +128,30 @@ def test_each_is_ready_stops_within_a_second_and_says_nothing_unexpected(etcd_se
     ):
         node.wait_until_ready()
         assert not [entry for entry in node.log if entry["level"] in ("warning", "error")], node.process.log_tail()
+        node.assert_stops()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_tells_prometheus_of_its_passes_and_its_figures(etcd_server, tmp_path, command):
+    place = tmp_path / "metrics"
+    environment = {"LOCHNESS_METRICS_LISTEN": f"unix:{place}"}
+    with (
+        Cluster(etcd_server.url) as cluster,
+        NodeProcess(tmp_path, command, *flags(tmp_path, cluster, command), environment=environment) as node,
+        httpx.Client(transport=httpx.HTTPTransport(uds=str(place))) as client,
+    ):
+        node.wait_until_ready()
+        told = client.get("http://here/metrics").text
+        for daemon in DAEMONS if command == "all" else (command,):
+            assert f'lochness_daemon_passes_total{{daemon="{daemon}",result="good"}}' in told
+        expected = {
+            "heartbeat": "lochness_heartbeat_lease_ttl_seconds 30.0",
+            "resources": 'lochness_resources_memory_bytes{of="available"}',
+            "guestwatch": 'lochness_guestwatch_guests{state="running"} 0.0',
+            "agent": "lochness_build_info",
+            "all": 'lochness_log_events_total{event="daemon.ready",level="info"} 1.0',
+        }
+        assert expected[command] in told
         node.assert_stops()
 
 

@@ -80,6 +80,7 @@ class AgentProcess:
         # Strings, numbers, booleans and lists of strings are spelled alike in JSON and TOML.
         shared = ("etcd", "libvirt", "id", "guest_dir", "lock_dir")
         lines = [f"{name} = {json.dumps(self.settings[name])}" for name in shared]
+        lines += ['metrics_listen = "off"']
         lines += ["[agent]", *(f"{name} = {json.dumps(v)}" for name, v in self.settings.items() if name not in shared)]
         config.write_text("\n".join(lines) + "\n")
         self._starts += 1
