@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from lochness.errors import ConfigurationError, DeadlineError, UnavailableError
-from lochness_lab.processes import DIE_WITH_PARENT, SBIN, Process, child, die_with_us, find_program, first_child
+from lochness_lab.processes import DIE_WITH_PARENT, SBIN, Process, child, die_with_us, find_program, kill_with_child
 
 NAMESPACES = ("--mount", "--pid", "--net", "--uts", "--ipc")
 #: util-linux and iproute2 are what a machine is made with.
@@ -159,12 +159,10 @@ class Machine:
         ) as nsenter:
             try:
                 output, complaint = nsenter.communicate(timeout=timeout_s)
-            except subprocess.TimeoutExpired as error:
-                # Its child first: nsenter reaps it. An orphan of nsenter would be left to the real machine's pid 1.
-                os.kill(first_child(nsenter.pid) or nsenter.pid, signal.SIGKILL)
-                raise DeadlineError(f"{title} took over {timeout_s:g} s") from error
-            except BaseException:
-                os.kill(first_child(nsenter.pid) or nsenter.pid, signal.SIGKILL)
+            except BaseException as error:
+                kill_with_child(nsenter)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise DeadlineError(f"{title} took over {timeout_s:g} s") from error
                 raise
         if is_checked and nsenter.returncode != 0:
             raise UnavailableError(f"{title}: status {nsenter.returncode}: {(complaint or output).strip()}")

@@ -73,6 +73,16 @@ def first_child(pid: int) -> int:
     return 0
 
 
+def kill_with_child(starter: subprocess.Popen[Any]) -> None:
+    """SIGKILL the child of a starter that forks once and waits (nsenter), which then reaps it and ends; else itself.
+
+    The child goes first: as an orphan it would be left to pid 1. Either may have ended by itself a moment ago.
+    """
+    if starter.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(first_child(starter.pid) or starter.pid, signal.SIGKILL)
+
+
 class _HeldSignals:
     """The handlers of the signals that end us, held back while a process is started. Of use in the main thread only.
 

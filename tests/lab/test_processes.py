@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from lochness.errors import DeadlineError, UnavailableError
-from lochness_lab.processes import Process, process_state
+from lochness_lab.processes import Process, first_child, kill_with_child, process_state
 from lochness_lab.waiting import wait_until
 
 OBEDIENT = "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done"
@@ -53,6 +53,15 @@ def test_a_wait_has_a_limit_and_names_it(tmp_path):
             process.wait_until(lambda: False, limit_s=0.1, what="smile")
         with pytest.raises(DeadlineError, match=r"still runs after 0\.1 s"):
             process.wait(0.1)
+
+
+def test_a_starter_is_killed_by_way_of_its_child_and_may_have_ended_by_itself():
+    # On Ctrl-C, Popen.communicate waits a quarter of a second and reaps what has ended by then.
+    with subprocess.Popen(["sh", "-c", "sleep 60; exit 5"]) as starter:
+        wait_until(lambda: first_child(starter.pid), limit_s=5, what="child")
+        kill_with_child(starter)
+        assert starter.wait(5) == 5, "the child was killed, and the starter reaped it"
+        kill_with_child(starter)
 
 
 # Each child interrupts its parent as its first act: the signal comes while Popen is still at work, or just after.
