@@ -32,7 +32,6 @@ from lochness_controller.api.given import GivenContext
 CHANGE_ATTEMPTS_MAX: Final = 5
 
 Entity = TypeVar("Entity", bound=Any)
-Decoded = TypeVar("Decoded")
 
 _log = get_logger("api")
 
@@ -89,13 +88,10 @@ def create_from(blank: Any, fields: JSONObject) -> Any:
     return blank
 
 
-def change_and_save(record: Any, changes: JSONObject, resolve: Callable[[], JSONObject] | None = None) -> None:
-    """Apply `changes` and save, also when `record` changed since it was read.
-
-    `resolve` answers the changes for `record` as it is then, where they depend on that.
-    """
+def change_and_save(record: Any, changes: JSONObject) -> None:
+    """Apply `changes` and save, also when `record` changed since it was read."""
     for attempt in range(1, CHANGE_ATTEMPTS_MAX + 1):
-        apply(record, resolve() if resolve else changes)
+        apply(record, changes)
         try:
             record.save()
         except ConflictError:
@@ -106,18 +102,9 @@ def change_and_save(record: Any, changes: JSONObject, resolve: Callable[[], JSON
             return
 
 
-def decoded(body: bytes, kind: type[Decoded], what: str) -> Decoded:
-    """The body as JSON of this kind, `what` in words. Raises ValidationError."""
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValidationError(f"expected {what}: {error}") from error
-
-
 def tell(action: str, record: Stored | Record) -> None:
     """Log that an operator changed something."""
-    id = record.identity if isinstance(record, Stored) else getattr(record, "id", "")
-    _log.info(events.API_RECORD_CHANGED, action=action, kind=type(record).__name__, id=id)
+    _log.info(events.API_RECORD_CHANGED, action=action, kind=type(record).__name__, id=getattr(record, "id", ""))
 
 
 def collection_router(collection: Collection[Any], *more: ControllerRouterHandler) -> Router:

@@ -16,9 +16,10 @@ import httpx
 import msgspec
 
 from lochness.agent_access import AgentAccess
-from lochness.agent_answers import AgentJob, checked, decoded, headers_of, job_id_of, unanswered
+from lochness.agent_answers import AgentJob, checked, decoded, headers_of, is_gone, job_id_of, unanswered
 from lochness.agent_client import CONNECT_TIMEOUT_S, TIMEOUT_S
 from lochness.agent_targets import AgentRequest, AgentTarget
+from lochness.errors import HTTPCodeError
 
 _OK: Final = 200
 _ACCEPTED: Final = 202
@@ -64,6 +65,16 @@ class AgentCalls:
         """The guest's jobs as the agent tells them, newest first."""
         path = f"/guests/{guest_id}/jobs?limit={_JOBS_LOOKED_AT}"
         return decoded(await self._send("GET", target, path), list[AgentJob])
+
+    async def knows(self, target: AgentTarget, guest_id: str) -> bool:
+        """Whether the agent has the guest."""
+        try:
+            await self._send("GET", target, f"/guests/{guest_id}")
+        except HTTPCodeError as error:
+            if is_gone(error):
+                return False
+            raise
+        return True
 
     async def _send(
         self,

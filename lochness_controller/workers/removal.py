@@ -4,7 +4,8 @@ Invariants:
 1. A guest's record, binding and address are released only after its agent has said that the guest is gone there, or
    when there is no agent to ask: never placed, its hypervisor not registered any more, or the delete was forced.
 2. What is released is released in one transaction with the end of the job.
-3. A forced delete asks the agent too, if only for `force_limit_s`, and says what may be left when it has no answer.
+3. A failed create's guest is looked for after its delete: the order to create it may have come to the agent later.
+4. A forced delete asks the agent too, if only for `force_limit_s`, and says what may be left when it has no answer.
 """
 
 from __future__ import annotations
@@ -18,12 +19,20 @@ from typing import Final, TypeAlias
 
 from lochness import agent_targets, events, keys
 from lochness.agent_answers import is_gone
-from lochness.agent_targets import AgentDefaults
+from lochness.agent_targets import AgentDefaults, AgentTarget
 from lochness.clock import Clock
-from lochness.errors import ConflictError, HTTPCodeError, LochnessError, NotFoundError, UnavailableError
+from lochness.errors import (
+    AmbiguousWriteError,
+    ConflictError,
+    DeadlineError,
+    HTTPCodeError,
+    LochnessError,
+    NotFoundError,
+    UnavailableError,
+)
 from lochness.log import get_logger
 from lochness.model.guest import GuestRecord
-from lochness.model.job import DELETE, FETCH, JobRecord
+from lochness.model.job import CREATE, DELETE, FETCH, JobRecord
 from lochness.store.protocol import KeyValue, Store
 from lochness.transactions import Transaction, destroy_guest, release_guest
 from lochness_controller.settings import ControllerSettings
@@ -31,10 +40,14 @@ from lochness_controller.workers.agent_calls import AgentCalls
 from lochness_controller.workers.agent_step import AgentStep, carry_out
 from lochness_controller.workers.gates import Gates
 from lochness_controller.workers.holding import HeldJob
-from lochness_controller.workers.transitions import done, undone
+from lochness_controller.workers.transitions import accepted, done, undone
 
 #: How often a release begins anew because its guest's record changed meanwhile.
 RELEASE_ATTEMPTS_MAX: Final = 10
+#: An agent's words for a job that has not ended.
+_UNFINISHED: Final = ("Queued", "Running")
+#: How often a guest is deleted once more when a create that came late made it again.
+UNDO_DELETES_MAX: Final = 3
 _RETRY_MIN_S: Final = 0.25
 _RETRY_MAX_S: Final = 5.0
 
@@ -146,13 +159,49 @@ class Removal:
             return _Outcome(f"{released}, nothing had been made there")
         try:
             outcome = await self._gone(held, guest, "undo_limit_s", is_doubtful)
+            for _ in range(UNDO_DELETES_MAX):
+                if not await self._is_there_all_the_same(held, guest):
+                    return _Outcome(f"{released}, {outcome.message}")
+                await held.save(accepted(held.job, ""))
+                outcome = await self._gone(held, guest, "undo_limit_s", False)
+            raise ConflictError(f"its agent has it again after {UNDO_DELETES_MAX + 1} deletes")
         except LochnessError as error:
             return _Outcome(
                 f"hypervisor {guest.hypervisor} and address {guest.ip} stay claimed, the guest may be there "
                 f"({error.message}): delete the guest to release them",
                 is_gone=False,
             )
-        return _Outcome(f"{released}, {outcome.message}")
+
+    async def _is_there_all_the_same(self, held: HeldJob, guest: GuestRecord) -> bool:
+        """Whether the agent has the guest after its delete: the create may have reached it later than that.
+
+        Waits for a create that is under way. Raises DeadlineError after `undo_limit_s`.
+        """
+        deadline_s = time.monotonic() + self._settings.undo_limit_s
+        gate = self._gates.of(guest.hypervisor)
+        while True:
+            try:
+                target = await held.call(agent_targets.target_of, self._store, guest.id, self._agents)
+                with gate.asking(await gate.enter(max(0.0, deadline_s - time.monotonic()))):
+                    if not await self._is_creating(target, guest):
+                        return await self._calls.knows(target, guest.id)
+                problem = "its agent is still creating it"
+            except (UnavailableError, AmbiguousWriteError, HTTPCodeError) as error:
+                problem = error.message
+            except NotFoundError:
+                return False  # its hypervisor or its record went away meanwhile
+            if time.monotonic() >= deadline_s:
+                raise DeadlineError(f"{problem}, {self._settings.undo_limit_s:g} s after its delete (undo_limit_s)")
+            await asyncio.sleep(_RETRY_MIN_S)
+
+    async def _is_creating(self, target: AgentTarget, guest: GuestRecord) -> bool:
+        try:
+            jobs = await self._calls.jobs_of(target, guest.id)
+        except HTTPCodeError as error:
+            if is_gone(error):
+                return False  # it tells of the jobs of guests that it has, and of no others
+            raise
+        return any(job.Action == CREATE and job.Status in _UNFINISHED for job in jobs)
 
     async def _gone(self, held: HeldJob, guest: GuestRecord, limit_name: str, is_doubtful: bool) -> _Outcome:
         """Have the agent delete the guest. Raises what carry_out raises, and nothing when the guest is gone."""

@@ -1,0 +1,287 @@
+"""R3: does a job get lost, or a guest doubled, when controllers are killed at any moment?
+
+A controller on a fleet of simulated hypervisors is under load (creates, actions, deletes, requests to cancel) and is
+killed with SIGKILL again and again, at a random moment after it listens; then the same with two controllers, of which
+one is killed each time. In the end every job that was acknowledged must have ended as done or with an error that is
+true, no guest may be on two hypervisors or be lost, and `lochness.invariants` must find nothing.
+
+    make bench-R3            QUICK=1 for 10 kills; R3_KILLS=N for N
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from bench.fleet import Fleet
+from lochness import keys
+from lochness.errors import LochnessError
+from lochness.invariants import check
+from lochness.jobs import request_cancel
+from lochness.model.job import JobRecord
+from lochness.store.etcd import EtcdStore
+from lochness.store.protocol import KeyValue, Prefix, Store
+from lochness_lab.etcd import EtcdServer, free_ports
+from lochness_lab.fake_agent import FakeAgent
+from lochness_lab.processes import Process
+from lochness_lab.waiting import wait_until
+
+HYPERVISORS: Final = 12
+CLIENTS: Final = 4
+GUESTS_PER_CLIENT: Final = 12
+KILLS: Final = 200
+QUICK_KILLS: Final = 10
+JOB_S: Final = 0.05
+START_LIMIT_S: Final = 60.0
+END_LIMIT_S: Final = 180.0
+#: From the moment it listens to the kill: most of what it found is taken up and under way by then.
+LIFE_MAX_S: Final = 1.2
+LEASE_TTL_S: Final = 5
+
+#: What may truly go wrong with a job here, where no agent fails and there is room for all.
+TRUE_REASONS: Final = frozenset(
+    {
+        *("cancelled", "not_found", "guest_not_found", "not_placed", "unexpected_http_code", "outcome_unknown"),
+        "taken_up_too_often",
+    }
+)
+
+
+@dataclass
+class Found:
+    """What a run saw."""
+
+    kills: int = 0
+    acknowledged: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+
+
+class Controller:
+    """A `lochness-controller` on a port of its own, started again and again."""
+
+    def __init__(self, directory: Path, etcd_url: str) -> None:
+        self._directory = directory
+        self._etcd_url = etcd_url
+        self._port = free_ports(1)[0]
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._process: Process | None = None
+
+    def start(self) -> None:
+        config = self._directory / "controller.toml"
+        config.write_text(f"lease_ttl_s = {LEASE_TTL_S}\n")
+        command = [sys.executable, "-m", "lochness_controller", "--config", str(config), "--log-level", "warning"]
+        self._process = Process.start(
+            [*command, "--etcd", self._etcd_url, "--listen", f"127.0.0.1:{self._port}"],
+            log=self._directory / f"controller-{self._port}.log",
+            name="lochness-controller",
+        )
+        self._process.wait_until(self._is_listening, limit_s=START_LIMIT_S, what="listening controller")
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    def _is_listening(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0
+
+
+class Load:
+    """Clients that ask for things, and note what was acknowledged."""
+
+    def __init__(self, fleet: Fleet, store: Store, urls: list[str]) -> None:
+        self._fleet = fleet
+        self._store = store
+        self._urls = urls
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        #: The ids of the jobs that a controller has acknowledged.
+        self.acknowledged: set[str] = set()
+        self._threads = [threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(CLIENTS)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _run(self, number: int) -> None:
+        dice = random.Random(number)
+        guests: list[str] = []
+        with httpx.Client(timeout=10, trust_env=False) as client:
+            while not self._stopping.is_set():
+                url = dice.choice(self._urls)
+                try:
+                    self._ask(client, url, guests, dice)
+                except httpx.HTTPError:
+                    self._stopping.wait(0.1)  # killed, perhaps in the middle of our request: not acknowledged
+
+    def _ask(self, client: httpx.Client, url: str, guests: list[str], dice: random.Random) -> None:
+        if len(guests) < GUESTS_PER_CLIENT:
+            body = {"flavor": self._fleet.flavor, "network": self._fleet.network}
+            answer = client.post(f"{url}/guests", json=body)
+            if answer.status_code == 202:
+                guests.append(answer.json()["id"])
+        else:
+            guest = dice.choice(guests)
+            if dice.random() < 0.5:
+                answer = client.delete(f"{url}/guests/{guest}")
+                guests.remove(guest)
+            else:
+                action = dice.choice(("reboot", "shutdown", "start", "suspend", "resume"))
+                answer = client.post(f"{url}/guests/{guest}/{action}")
+        if answer.status_code == 202:
+            job = answer.headers["X-Guest-Job-ID"]
+            with self._lock:
+                self.acknowledged.add(job)
+            if dice.random() < 0.05:
+                self._cancel(job)
+
+    def _cancel(self, job: str) -> None:
+        try:
+            request_cancel(self._store, job, wall_clock())
+        except LochnessError:
+            return  # it has ended already
+
+
+def wall_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+def run(kills: int, controllers: int, tell: bool = True) -> Found:
+    """Kill so often, with so many controllers at once."""
+    found, dice = Found(), random.Random(kills * 10 + controllers)
+    with (
+        tempfile.TemporaryDirectory(prefix="lochness-r3-") as directory,
+        EtcdServer(Path(directory) / "etcd") as etcd,
+        EtcdStore([etcd.url], timeout_s=30) as store,
+        Fleet(store, HYPERVISORS, job_s=JOB_S, minimal_every=3) as fleet,
+    ):
+        running = [Controller(Path(directory), etcd.url) for _ in range(controllers)]
+        load = Load(fleet, store, [controller.url for controller in running])
+        try:
+            for controller in running:
+                controller.start()
+            with load:
+                for number in range(1, kills + 1):
+                    threading.Event().wait(dice.uniform(0, LIFE_MAX_S))
+                    victim = dice.choice(running)
+                    victim.kill()
+                    victim.start()
+                    if tell and number % 20 == 0:
+                        print(f"R3: {number} of {kills} kills, {len(load.acknowledged)} jobs acknowledged", flush=True)
+            wait_until(lambda: not unfinished(store), limit_s=END_LIMIT_S, what="end of every job")
+        except LochnessError as error:
+            found.violations.append(f"{error.message}: {unfinished(store)[:3]}")
+        finally:
+            for controller in running:
+                controller.kill()
+        found.kills = kills
+        found.acknowledged = len(load.acknowledged)
+        look(found, store.read(Prefix(keys.ROOT)).ranges[0], fleet, load.acknowledged)
+    return found
+
+
+def unfinished(store: Store) -> list[JobRecord]:
+    """The jobs that have not ended."""
+    jobs = (JobRecord.from_json(item.value) for item in store.read(Prefix(keys.JOB_PATH)).ranges[0])
+    return [job for job in jobs if not job.is_finished]
+
+
+def look(found: Found, items: tuple[KeyValue, ...], fleet: Fleet, acknowledged: set[str]) -> None:
+    """Add what is wrong to `found.violations`."""
+    jobs = {
+        job.id: job for item in items if item.key.startswith(keys.JOB_PATH) for job in [JobRecord.from_json(item.value)]
+    }
+    wrong = found.violations
+    wrong += [f"{violation.kind}: {violation.text}" for violation in check(items)]
+    wrong += [f"job {id} was acknowledged and is gone" for id in acknowledged - jobs.keys()]
+    for job in jobs.values():
+        found.ends[job.reason if job.status == "error" else job.status] += 1
+        if not job.is_finished:
+            wrong.append(f"job {job.id} ({job.request}) has not ended: {job.status}, {job.action}")
+        elif job.status == "error" and (not job.error or job.reason not in TRUE_REASONS):
+            wrong.append(f"job {job.id} ({job.request}) ended with {job.reason!r}: {job.error}")
+    wrong += list(wrong_guests(items, fleet, list(jobs.values())))
+    wrong += list(done_twice(fleet.agents.values(), jobs))
+
+
+def wrong_guests(items: tuple[KeyValue, ...], fleet: Fleet, jobs: list[JobRecord]) -> Iterator[str]:
+    """Guests that are on two hypervisors, where they do not belong, or nowhere although their create is done."""
+    bound: dict[str, list[str]] = {}
+    for item in items:
+        parts = item.key.split("/")
+        if parts[1::2] == ["hypervisors", "guests"]:
+            bound.setdefault(parts[4], []).append(parts[2])
+    there = fleet.guests()
+    for guest, hypervisors in there.items():
+        if len(hypervisors) > 1:
+            yield f"guest {guest} is on {len(hypervisors)} hypervisors: {hypervisors}"
+        elif bound.get(guest) != hypervisors and not was_cut_short(guest, jobs):
+            yield f"guest {guest} is on {hypervisors}, bound to {bound.get(guest, [])}"
+    created = {job.guest for job in jobs if job.request == "create" and job.status == "done"}
+    deleted = {job.guest for job in jobs if job.request == "delete"}
+    for guest in created - deleted:
+        if guest not in there or guest not in bound:
+            yield f"guest {guest} was created and is lost"
+    for job in jobs:
+        if job.request == "delete" and job.status == "done" and (job.guest in there or job.guest in bound):
+            yield f"guest {job.guest} was deleted and is still there"
+
+
+def was_cut_short(guest: str, jobs: list[JobRecord]) -> bool:
+    """Whether a job of the guest says that what it asked for goes on by itself."""
+    return any(job.guest == guest and job.status == "error" and "by itself" in job.error for job in jobs)
+
+
+def done_twice(agents: Iterable[FakeAgent], jobs: dict[str, JobRecord]) -> Iterator[str]:
+    """Reboots that an agent was asked for more than once."""
+    asked = Counter(
+        each.request_id for agent in agents for each in agent.requests if each.path.endswith(("/reboot", "/restart"))
+    )
+    for id, count in asked.items():
+        if count > 1 and id in jobs:
+            yield f"job {id} asked {count} times for a {jobs[id].request}"
+
+
+def main() -> None:
+    kills = QUICK_KILLS if os.environ.get("QUICK") else KILLS
+    kills = int(os.environ.get("R3_KILLS") or kills)
+    print(
+        f"R3: {kills} kills, half with one controller and half with two, {HYPERVISORS} hypervisors, {CLIENTS} clients"
+    )
+    began_s = time.monotonic()
+    alone, paired = run(kills - kills // 2, 1), run(kills // 2, 2)
+    violations = [*alone.violations, *paired.violations]
+    for text in violations[:20]:
+        print(f"R3: {text}")
+    ends = alone.ends + paired.ends
+    shown = " ".join(f"{end or 'none'}={count}" for end, count in sorted(ends.items()))
+    print(
+        f"R3 value={len(violations)} unit=violations kills={alone.kills + paired.kills} "
+        f"acknowledged={alone.acknowledged + paired.acknowledged} jobs={ends.total()} {shown} "
+        f"seconds={time.monotonic() - began_s:.0f}"
+    )
+    raise SystemExit(1 if violations else 0)
+
+
+if __name__ == "__main__":
+    main()
