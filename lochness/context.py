@@ -12,7 +12,7 @@ Invariants:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from lochness import keys
@@ -194,8 +194,14 @@ class Context:
 
     def set_config(self, key: str, value: str) -> None:
         """Set a cluster-wide setting; "" unsets it. Raises ValidationError for an empty key."""
-        stored = _config_key(key)
-        self.store.commit((), (Put(stored, value.encode()) if value else Delete(stored),))
+        self.set_configs({key: value})
+
+    def set_configs(self, changes: Mapping[str, str]) -> None:
+        """Set several cluster-wide settings in one transaction; "" unsets one. Raises ValidationError."""
+        stored = {_config_key(key): value for key, value in changes.items()}
+        if stored:
+            operations = [Put(key, value.encode()) if value else Delete(key) for key, value in stored.items()]
+            self.store.commit((), operations)
 
     def new_mistify_agent(self, port: int = 0) -> MistifyAgent:
         """The agents of this cluster's hypervisors; `port` <= 0 means AGENT_PORT. Close it after use."""

@@ -12,7 +12,7 @@ from litestar.types import ASGIApp
 from lochness.clock import Clock
 from lochness.context import Context
 from lochness.errors import LochnessError
-from lochness_controller.api import catalog, documents, guests, health, hypervisors, jobs, networks
+from lochness_controller.api import catalog, config, documents, guests, health, hypervisors, jobs, networks, vlans
 from lochness_controller.api.edge import Edge
 from lochness_controller.api.jobs import JobNews
 from lochness_controller.api.problems import answer_http_exception, answer_lochness_error, answer_unexpected
@@ -29,8 +29,11 @@ def build_app(context: Context, clock: Clock, news: JobNews) -> ASGIApp:
             jobs.router(),
             *networks.routers(),
             *catalog.routers(),
+            *vlans.routers(),
+            config.router(),
             health.healthz,
             health.readyz,
+            health.metrics,
         ],
         dependencies={
             "context": Provide(lambda: context, sync_to_thread=False, use_cache=True),

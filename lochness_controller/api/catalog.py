@@ -1,4 +1,4 @@
-"""Flavors and images: /flavors and /images."""
+"""Flavors, images and firewall groups: /flavors, /images and /fwgroups."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from litestar import Router
 
 from lochness.context import Context
 from lochness.model.flavor import FlavorRecord
+from lochness.model.fwgroup import FWGroupRecord
 from lochness.model.image import ImageRecord
 from lochness_controller.api.records import Collection, change_and_save, collection_router, create_from
 
 
 def routers() -> list[Router]:
-    """The routes of both."""
-    return [collection_router(_FLAVORS), collection_router(_IMAGES)]
+    """The routes of all."""
+    return [collection_router(each) for each in (_FLAVORS, _IMAGES, _FWGROUPS)]
 
 
 def _destroy(entity: Any) -> None:
@@ -37,6 +38,16 @@ _IMAGES: Collection[Any] = Collection(
     each=Context.images,
     fetch=Context.image,
     create=lambda context, fields: create_from(context.new_image(), fields),
+    change=change_and_save,
+    remove=_destroy,
+)
+
+_FWGROUPS: Collection[Any] = Collection(
+    path="/fwgroups",
+    record=FWGroupRecord,
+    each=Context.fwgroups,
+    fetch=Context.fwgroup,
+    create=lambda context, fields: create_from(context.new_fwgroup(), fields),
     change=change_and_save,
     remove=_destroy,
 )

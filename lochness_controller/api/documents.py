@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from litestar.openapi.config import OpenAPIConfig
@@ -49,10 +49,19 @@ def takes(kind: type[Record] | None = None) -> type[Operation]:
         described = msgspec.json.schema(kind)
         schema = _schema(described["$defs"][kind.__name__], described["$defs"])
 
+    return _operation_with(schema)
+
+
+def takes_list(of: Literal["string", "integer"]) -> type[Operation]:
+    """An operation whose body is an array of strings or of whole numbers."""
+    return _operation_with(Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType(of))))
+
+
+def _operation_with(body: Schema) -> type[Operation]:
     @dataclass
     class OperationWithBody(Operation):
         def __post_init__(self) -> None:
-            self.request_body = RequestBody({"application/json": OpenAPIMediaType(schema=schema)}, required=True)
+            self.request_body = RequestBody({"application/json": OpenAPIMediaType(schema=body)}, required=True)
 
     return OperationWithBody
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Request, Router, delete, get, patch, post
-from litestar.params import FromPath, RawBody
+from litestar.params import FromPath, FromQuery, RawBody
 
 from lochness import keys
 from lochness.clock import Clock
@@ -116,9 +116,12 @@ def change(context: GivenContext, id: FromPath[str], body: RawBody) -> JSONLine:
 
 
 @delete("/{id:str}", sync_to_thread=True, status_code=202, responses=answers(GuestRecord, 202, 404))
-def remove(context: GivenContext, clock: GivenClock, request: AnyRequest, id: FromPath[str]) -> JSONLine:
-    """Delete a guest with its disks and its address, from any state."""
-    return _ask(context, clock, request, parse_id(id), DELETE)
+def remove(
+    context: GivenContext, clock: GivenClock, request: AnyRequest, id: FromPath[str], force: FromQuery[bool] = False
+) -> JSONLine:
+    """Delete a guest with its disks and its address, from any state. With `force` also where no agent confirms it:
+    for a guest on a hypervisor that is dead for good."""
+    return _ask(context, clock, request, parse_id(id), DELETE, force=force)
 
 
 @post("/{id:str}/{action:str}", sync_to_thread=True, status_code=202, responses=answers(GuestRecord, 202, 404))
@@ -131,13 +134,16 @@ def act(
     return _ask(context, clock, request, parse_id(id), action)
 
 
-def _ask(context: Context, clock: Clock, request: AnyRequest, guest_id: str, action: str) -> JSONLine:
+def _ask(
+    context: Context, clock: Clock, request: AnyRequest, guest_id: str, action: str, *, force: bool = False
+) -> JSONLine:
     """Write the job, and what the guest should be from now on, in one transaction."""
     attempts_left = CHANGE_ATTEMPTS_MAX
     while True:
         attempts_left -= 1
         guest = context.guest(guest_id)
         job = _new_job(guest, action, action, clock, request)
+        job.force = force
         try:
             request_action(guest.id, guest.revision, job, POWER_AFTER[action]).commit(context.store)
         except ConflictError:  # the guest's record has changed: it may have been placed, or be gone

@@ -1,13 +1,14 @@
-"""Is the controller alive, and can it do its work?"""
+"""Is the controller alive, can it do its work, and what are its figures?"""
 
 from __future__ import annotations
 
 from typing import Final
 
-from litestar import get
+from litestar import Response, get
 
 from lochness import keys
 from lochness.errors import LochnessError
+from lochness.metrics import process_figures, render
 from lochness.model.record import JSONObject
 from lochness.store.protocol import Prefix
 from lochness_controller.api.answers import JSONLine
@@ -34,3 +35,10 @@ def readyz(context: GivenContext) -> JSONLine:
         )
     status: JSONObject = {"status": "ready", "controllers": len(reading.ranges[0]), "revision": reading.revision}
     return JSONLine(status)
+
+
+@get("/metrics", sync_to_thread=True, include_in_schema=False)
+def metrics() -> Response[bytes]:
+    """The process's figures in Prometheus' text format."""
+    body, content_type = render([process_figures])
+    return Response(body, headers={"content-type": content_type}, media_type=content_type)

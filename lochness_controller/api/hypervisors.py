@@ -15,17 +15,18 @@ from litestar.params import FromPath, RawBody
 from lochness import keys
 from lochness.context import Context
 from lochness.entities.hypervisor import Hypervisor
-from lochness.errors import ConflictError, NotFoundError, ValidationError
+from lochness.errors import ConflictError, NotFoundError
 from lochness.ids import parse_id
 from lochness.model.hypervisor import HypervisorRecord
-from lochness.model.record import JSONObject, decode_object
+from lochness.model.record import JSONObject
 from lochness.store.protocol import Delete, KeyExists, Prefix
 from lochness.transactions import Transaction
 from lochness_controller.api.answers import JSONLine
 from lochness_controller.api.documents import answers, takes
 from lochness_controller.api.given import GivenContext
-from lochness_controller.api.records import Collection, change_and_save, collection_router, create_from, tell
+from lochness_controller.api.records import Collection, change_and_save, collection_router, create_from, decoded, tell
 
+_STRINGS: Final = "an object of strings"
 _RESOURCES: Final = ("total_resources", "available_resources")
 
 
@@ -45,7 +46,7 @@ def show_config(context: GivenContext, id: FromPath[str]) -> JSONLine:
 @patch("/{id:str}/config", sync_to_thread=True, responses=answers(dict[str, str], 200, 404), operation_class=takes())
 def change_config(context: GivenContext, id: FromPath[str], body: RawBody) -> JSONLine:
     """Set the settings in the body, "" unsets one; answers all."""
-    changes = _strings(body)
+    changes = decoded(body, dict[str, str], _STRINGS)
     hypervisor = context.hypervisor(id)
     hypervisor.set_configs(changes)
     tell("config changed", hypervisor)
@@ -61,7 +62,8 @@ def list_subnets(context: GivenContext, id: FromPath[str]) -> JSONLine:
 @patch("/{id:str}/subnets", sync_to_thread=True, responses=answers(dict[str, str], 200, 404), operation_class=takes())
 def map_subnets(context: GivenContext, id: FromPath[str], body: RawBody) -> JSONLine:
     """Map the subnets in the body to their bridges; answers all mappings."""
-    bridges = {parse_id(subnet, field="subnet"): bridge for subnet, bridge in _strings(body).items()}
+    given = decoded(body, dict[str, str], _STRINGS)
+    bridges = {parse_id(subnet, field="subnet"): bridge for subnet, bridge in given.items()}
     hypervisor = context.hypervisor(id)
     hypervisor.map_subnets(bridges)
     tell("subnets mapped", hypervisor)
@@ -91,14 +93,6 @@ def unmap_subnet(context: GivenContext, id: FromPath[str], subnet: FromPath[str]
 def list_guests(context: GivenContext, id: FromPath[str]) -> JSONLine:
     """The ids of the guests bound to it."""
     return JSONLine(context.hypervisor(id).guests())
-
-
-def _strings(body: bytes) -> dict[str, str]:
-    """The body as an object of strings."""
-    try:
-        return msgspec.convert(decode_object(body), dict[str, str])
-    except msgspec.ValidationError as error:
-        raise ValidationError(f"expected an object of strings: {error}") from error
 
 
 def _change(hypervisor: Hypervisor, changes: JSONObject) -> None:

@@ -1,4 +1,4 @@
-"""Jobs: /jobs, newest first, and /jobs/{id}, which can be waited for.
+"""Jobs: /jobs, newest first, and /jobs/{id}, which can be waited for and cancelled.
 
 Not guaranteed: that a wait ends with the very change that ended it; a client that needs the job's end asks again until
 its status is done or error.
@@ -14,25 +14,29 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated, Final
 
-from litestar import Router, get
+from litestar import Router, get, post
 from litestar.concurrency import sync_to_thread
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from lochness import keys
+from lochness import events, keys
 from lochness.context import Context
 from lochness.errors import NotFoundError, ValidationError
 from lochness.ids import parse_id
+from lochness.jobs import request_cancel
+from lochness.log import get_logger
 from lochness.model.job import JobRecord
 from lochness.store.protocol import Key, KeyValue, Prefix
-from lochness_controller.api.answers import JSONLine, array_of
+from lochness_controller.api.answers import JOB_ID_HEADER, JSONLine, array_of
 from lochness_controller.api.documents import answers
-from lochness_controller.api.given import GivenContext
+from lochness_controller.api.given import GivenClock, GivenContext
 
 WAIT_MAX_S: Final = 60.0
 LIMIT_MAX: Final = 100_000
 #: A change that no watch told of is seen after this time.
 _LOOK_S: Final = 2.0
+
+_log = get_logger("api")
 
 
 class JobNews:
@@ -67,7 +71,7 @@ class JobNews:
 
 def router() -> Router:
     """The routes."""
-    return Router(path="/jobs", route_handlers=[list_jobs, show])
+    return Router(path="/jobs", route_handlers=[list_jobs, show, cancel])
 
 
 @get("/", sync_to_thread=True, responses=answers(list[JobRecord]))
@@ -105,6 +109,14 @@ async def show(
             changed.clear()
             item = await sync_to_thread(_read, context, key)
     return JSONLine(JobRecord.from_json(item.value).to_json())
+
+
+@post("/{id:str}/cancel", sync_to_thread=True, status_code=202, responses=answers(JobRecord, 202, 404, 409))
+def cancel(context: GivenContext, clock: GivenClock, id: FromPath[str]) -> JSONLine:
+    """Ask for the job's end before its time; answers the job, whose own end says what became of it."""
+    job = request_cancel(context.store, parse_id(id), clock.now())
+    _log.info(events.API_RECORD_CHANGED, action="cancel asked for", kind="Job", id=job.id)
+    return JSONLine(job.to_json(), status_code=202, headers={JOB_ID_HEADER: job.id})
 
 
 def _read(context: Context, key: str) -> KeyValue:

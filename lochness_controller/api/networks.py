@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import msgspec
 from litestar import Router, delete, get, patch, put
 from litestar.params import FromPath, RawBody
 
 from lochness import keys
 from lochness.context import Context
 from lochness.entities.subnet import Subnet
-from lochness.errors import ConflictError, NotFoundError, ValidationError
+from lochness.errors import ConflictError, NotFoundError
 from lochness.ids import parse_id
 from lochness.model.network import NetworkRecord
 from lochness.model.record import JSONObject
@@ -24,7 +23,7 @@ from lochness.model.subnet import SubnetRecord
 from lochness.store.protocol import Delete, Key, Prefix, PrefixUnchanged
 from lochness.transactions import Transaction, delete_subnet, link_subnet, unlink_subnet
 from lochness_controller.api.answers import JSONLine
-from lochness_controller.api.documents import answers
+from lochness_controller.api.documents import answers, takes_list
 from lochness_controller.api.given import GivenContext
 from lochness_controller.api.records import (
     CHANGE_ATTEMPTS_MAX,
@@ -33,6 +32,7 @@ from lochness_controller.api.records import (
     change_and_save,
     collection_router,
     create_from,
+    decoded,
     fill,
     tell,
 )
@@ -55,13 +55,15 @@ def list_subnets(context: GivenContext, id: FromPath[str]) -> JSONLine:
     return JSONLine(context.network(id).subnets())
 
 
-@patch("/{id:str}/subnets", sync_to_thread=True, responses=answers(list[str], 200, 404, 409))
+@patch(
+    "/{id:str}/subnets",
+    sync_to_thread=True,
+    responses=answers(list[str], 200, 404, 409),
+    operation_class=takes_list("string"),
+)
 def link_subnets(context: GivenContext, id: FromPath[str], body: RawBody) -> JSONLine:
     """Add the subnets whose ids are in the array; answers the ids of all."""
-    try:
-        ids = msgspec.json.decode(body, type=list[str])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ValidationError(f"expected a JSON array of subnet ids: {error}") from error
+    ids = decoded(body, list[str], "an array of subnet ids")
     network = context.network(id)
     for subnet in [context.subnet(parse_id(each, field="subnet")) for each in ids]:
         network.add_subnet(subnet)

@@ -32,6 +32,7 @@ from lochness_controller.api.given import GivenContext
 CHANGE_ATTEMPTS_MAX: Final = 5
 
 Entity = TypeVar("Entity", bound=Any)
+Decoded = TypeVar("Decoded")
 
 _log = get_logger("api")
 
@@ -88,10 +89,13 @@ def create_from(blank: Any, fields: JSONObject) -> Any:
     return blank
 
 
-def change_and_save(record: Any, changes: JSONObject) -> None:
-    """Apply `changes` and save, also when `record` changed since it was read."""
+def change_and_save(record: Any, changes: JSONObject, resolve: Callable[[], JSONObject] | None = None) -> None:
+    """Apply `changes` and save, also when `record` changed since it was read.
+
+    `resolve` answers the changes for `record` as it is then, where they depend on that.
+    """
     for attempt in range(1, CHANGE_ATTEMPTS_MAX + 1):
-        apply(record, changes)
+        apply(record, resolve() if resolve else changes)
         try:
             record.save()
         except ConflictError:
@@ -102,9 +106,18 @@ def change_and_save(record: Any, changes: JSONObject) -> None:
             return
 
 
+def decoded(body: bytes, kind: type[Decoded], what: str) -> Decoded:
+    """The body as JSON of this kind, `what` in words. Raises ValidationError."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValidationError(f"expected {what}: {error}") from error
+
+
 def tell(action: str, record: Stored | Record) -> None:
     """Log that an operator changed something."""
-    _log.info(events.API_RECORD_CHANGED, action=action, kind=type(record).__name__, id=getattr(record, "id", ""))
+    id = record.identity if isinstance(record, Stored) else getattr(record, "id", "")
+    _log.info(events.API_RECORD_CHANGED, action=action, kind=type(record).__name__, id=id)
 
 
 def collection_router(collection: Collection[Any], *more: ControllerRouterHandler) -> Router:

@@ -10,7 +10,7 @@ import pytest
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
-OBJECTS = ("hypervisors", "guests", "jobs", "networks", "subnets", "flavors", "images")
+OBJECTS = ("hypervisors", "guests", "jobs", "networks", "subnets", "flavors", "images", "fwgroups", "vlans/groups")
 
 
 @pytest.mark.parametrize("name", OBJECTS)
@@ -168,3 +168,10 @@ def test_health(api):
     ready = api.get("/readyz")
     assert ready.status_code == 200
     assert ready.json()["status"] == "ready"
+
+
+def test_metrics_are_there_for_prometheus(api):
+    answer = api.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert "lochness_build_info" in answer.text

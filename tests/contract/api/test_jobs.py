@@ -98,3 +98,30 @@ def test_jobs_of_one_guest_run_one_after_the_other_in_the_order_they_came(cluste
     assert [cluster.api.finished(answer)["status"] for answer in answers] == ["done"] * 4
     paths = [asked.path.rpartition("/")[2] for asked in cluster.agent.requests]
     assert paths == ["images", "guests", "suspend", "resume", "reboot"]
+
+
+def test_a_job_is_cancelled_on_request_and_a_finished_one_is_not(cluster):
+    cluster.agent.hold("create")
+    answer = cluster.create_guest()
+    path = f"/jobs/{answer.headers['X-Guest-Job-ID']}"
+    wait_until(lambda: cluster.agent.asked("POST", "/guests"), limit_s=10, what="create at the agent")
+    asked = cluster.api.post(f"{path}/cancel")
+    assert asked.status_code == 202
+    assert asked.headers["X-Guest-Job-ID"] == asked.json()["id"] == answer.headers["X-Guest-Job-ID"]
+    assert asked.json()["cancel_requested_at"] != UNSET
+    assert cluster.api.post(f"{path}/cancel").status_code in (202, 409)  # asking twice is asking once
+    cluster.agent.release()
+    assert cluster.api.finished(answer)["status"] == "error"
+    late = cluster.api.post(f"{path}/cancel")
+    assert (late.status_code, late.json()["reason"]) == (409, "already_finished")
+    assert cluster.api.post("/jobs/00000000-0000-4000-8000-000000000000/cancel").status_code == 404
+
+
+def test_a_forced_delete_releases_what_no_agent_confirms(cluster):
+    guest = cluster.running_guest()
+    cluster.agent.fail_next("delete", "the disk is busy")
+    answer = cluster.api.delete(f"/guests/{guest['id']}", params={"force": "true"})
+    job = cluster.api.finished(answer)
+    assert (job["status"], job["force"]) == ("done", True)
+    assert cluster.keys_with(guest["id"]) == []
+    assert cluster.api.delete(f"/guests/{guest['id']}", params={"force": "perhaps"}).status_code == 400
