@@ -72,6 +72,7 @@ class Fleet:
         self._server = AgentServer(self.agents.get, has_names=True)
         self._leases: dict[str, int] = {}
         self._dark: set[str] = set()
+        self._beating = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="fleet", daemon=True)
 
@@ -104,13 +105,16 @@ class Fleet:
         except LochnessError:
             return  # they end by themselves
 
-    def cut(self, hypervisor: str) -> None:
-        """Cut the hypervisor's power: its heartbeat ends with its lease."""
-        self._dark.add(hypervisor)
+    def cut(self, hypervisor: str, *, is_lease_over: bool = False) -> None:
+        """Cut the hypervisor's power: its heartbeat ends with its lease, or has ended already."""
+        with self._beating:
+            self._dark.add(hypervisor)
         self.agents[hypervisor].power_off()
+        if is_lease_over:
+            self._store.revoke_lease(self._leases[hypervisor])
 
     def restore(self, hypervisor: str) -> None:
-        """Give it its power back."""
+        """Give it its power back. It beats within a third of its lease's time."""
         self._dark.discard(hypervisor)
         self.agents[hypervisor].power_on()
 
@@ -167,8 +171,9 @@ class Fleet:
         while not self._stopping.is_set():
             began_s = time.monotonic()
             for id in self.agents:
-                if id not in self._dark and not self._stopping.is_set():
-                    self._renew(id)
+                with self._beating:
+                    if id not in self._dark and not self._stopping.is_set():
+                        self._renew(id)
             self._stopping.wait(max(0.1, self._ttl_s / 3 - (time.monotonic() - began_s)))
 
     def _renew(self, id: str) -> None:

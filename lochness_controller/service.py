@@ -34,6 +34,7 @@ from lochness.store.protocol import Store
 from lochness.systemd_notify import SystemdNotifier
 from lochness_controller.api.app import build_app
 from lochness_controller.api.jobs import JobNews
+from lochness_controller.liveness.shell import Liveness
 from lochness_controller.presence import Presence
 from lochness_controller.scheduler.shell import Scheduler
 from lochness_controller.settings import ControllerSettings, take_over
@@ -109,6 +110,7 @@ class Controller:
             workers_alive=self._workers_alive,
             is_leader=self._is_leader,
         )
+        self._liveness = Liveness(store, clock, is_leader=self._is_leader)
         self._server = _Server(self._uvicorn_config(build_app(context, clock, news)))
 
     def run(self) -> None:
@@ -134,6 +136,7 @@ class Controller:
         _log.info(events.DAEMON_STARTED, controller=self.presence.id)
         self.presence.start()
         self._dispatcher.start()
+        self._liveness.start()
         serving = asyncio.create_task(self._server.serve(sockets=self._sockets))
         supervising = asyncio.create_task(self._supervise())
         await serving
@@ -186,7 +189,7 @@ class Controller:
     def _stop_parts(self) -> None:
         enders = [
             threading.Thread(target=end, args=(_END_LIMIT_S,), daemon=True)
-            for end in (self._dispatcher.stop, self.presence.stop)
+            for end in (self._dispatcher.stop, self._liveness.stop, self.presence.stop)
         ]
         for ender in enders:
             ender.start()
@@ -227,3 +230,4 @@ class Controller:
 
     def _wake(self) -> None:
         self._dispatcher.workers_changed()
+        self._liveness.wake()

@@ -5,7 +5,6 @@ They are made once per test process and end with it. A part that cannot be had i
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +15,6 @@ from lochness_lab.guest_image import GuestImage
 from lochness_lab.guest_image import guest_image as build_guest_image
 from lochness_lab.libvirtd import Libvirtd
 from lochness_lab.machine import Machine
-
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell without job control starts what ends in "&" deaf to Ctrl-C, and the commands under test would inherit it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
