@@ -1,6 +1,6 @@
 """Every goal's benchmark, one after the other; each one's last line goes into bench/results.md with its command.
 
-A goal is a module `bench/ID_*.py` (p1_..., r1_...), run as `make bench-ID`. QUICK=1 makes each a small run.
+A goal is a module `bench/ID_*.py` (p1_..., r1_..., a1_...), run as `make bench-ID`. QUICK=1 makes each a small run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 HERE: Final = Path(__file__).parent
-GOAL: Final = re.compile(r"(?P<id>[prs][0-9]+)_[a-z0-9_]+\.py")
+GOAL: Final = re.compile(r"(?P<id>[aprs][0-9]+)_[a-z0-9_]+\.py")
 LIMIT_S: Final = 4 * 3600
 
 

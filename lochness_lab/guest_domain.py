@@ -40,7 +40,7 @@ class GuestDomain:
             "match": {"macaddress": self.mac},
             "set-name": "eth0",
             "addresses": [self.address],
-            "routes": [{"to": "default", "via": self.gateway}],
+            "routes": [{"to": "0.0.0.0/0", "via": self.gateway}],
             "nameservers": {"addresses": []},
         }
         network = {"version": 2, "ethernets": {"eth0": interface}}

@@ -19,6 +19,7 @@ from lochness.identity import parse_id
 from lochness_node.agent.agent import Agent
 from lochness_node.agent.aside import aside
 from lochness_node.agent.asked import agent_of, parsed_guest_id, request_id_of
+from lochness_node.agent.document import JOBS_DEFAULT, JOBS_MAX, WAIT_MAX_S, openapi_document
 from lochness_node.agent.jobs.registry import JobRegistry
 from lochness_node.agent.replies import AnyRequest, Reply, error_reply, http_error, known_error, reply, unexpected_error
 from lochness_node.agent.routes_metadata import METADATA_ROUTES
@@ -27,19 +28,12 @@ from lochness_node.agent.routes_snapshots import SNAPSHOT_ROUTES
 from lochness_node.agent.wire import AgentJob
 
 BODY_BYTES_MAX: Final = 1 << 20
-WAIT_MAX_S: Final = 60.0
-JOBS_DEFAULT: Final = 100
-JOBS_MAX: Final = 1000
 
 
 def build_app(agent: Agent) -> ASGIApp:
     """The ASGI application that serves `agent`; `edge.guarded` goes around it."""
     app = Litestar(
-        [
-            *(healthz, list_guests, create_guest, get_guest, guest_jobs, guest_job, act_on_guest),
-            *(list_jobs, get_job, list_images, fetch_image, get_image, delete_image),
-            *(*METADATA_ROUTES, *METRICS_ROUTES, *SNAPSHOT_ROUTES),
-        ],
+        ROUTES,
         exception_handlers={LochnessError: known_error, HTTPException: http_error, Exception: unexpected_error},
         request_max_body_size=BODY_BYTES_MAX,
         openapi_config=None,
@@ -54,6 +48,11 @@ async def healthz(request: AnyRequest) -> Reply:
     if wrong := agent_of(request).health():
         return error_reply(wrong, 503, "not_ready")
     return reply({"status": "ok"})
+
+
+@get("/schema/openapi.json")
+async def document() -> Reply:
+    return reply(openapi_document())
 
 
 @get("/guests")
@@ -173,3 +172,10 @@ def _limit(request: AnyRequest) -> int:
 def _parameter(request: AnyRequest, name: str, default: str) -> str:
     value: Any = request.query_params.get(name, default)
     return str(value)
+
+
+ROUTES: Final = (
+    *(healthz, document, list_guests, create_guest, get_guest, guest_jobs, guest_job, act_on_guest),
+    *(list_jobs, get_job, list_images, fetch_image, get_image, delete_image),
+    *(*METADATA_ROUTES, *METRICS_ROUTES, *SNAPSHOT_ROUTES),
+)

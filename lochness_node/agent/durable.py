@@ -2,8 +2,9 @@
 
 1. What is at the path is the old or the new one, whole, also after a power cut.
 2. When a function here returns, the new one is on the disk.
+3. What a crash leaves of a file, its name and ".partial", is replaced by the next who writes that file.
 
-Not guaranteed: that a temporary file (its name ends in ".partial") is gone after a crash between writing and renaming.
+Not guaranteed: that two who write one file at the same time do not disturb each other; a lock is the caller's.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ PARTIAL_SUFFIX: Final = ".partial"
 
 def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Put `content` at `path`, on the disk when this returns. Raises OSError; the old file then stays."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    temporary = path.with_name(f"{path.name}{PARTIAL_SUFFIX}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
         with open(descriptor, "wb") as file:
             file.write(content)
             file.flush()

@@ -77,9 +77,14 @@ def _ethernet(nic: Nic, index: int, nameservers: list[str]) -> dict[str, Any]:
     return {
         **ethernet,
         "addresses": [f"{nic.address}/{length}"],
-        "routes": [{"to": "default", "via": nic.gateway}] if nic.gateway else [],
+        "routes": [{"to": _everywhere(nic.gateway), "via": nic.gateway}] if nic.gateway else [],
         "nameservers": {"addresses": nameservers},
     }
+
+
+def _everywhere(gateway: str) -> str:
+    """The destination that is everything: as "default" it stops cloud-init before 22.3, and netplan before 0.100."""
+    return "::/0" if ":" in gateway else "0.0.0.0/0"
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from lochness_node.fencing import this_host, this_machine
 
 JSON = dict[str, Any]
 
-START_LIMIT_S = 20
+START_LIMIT_S = 60
 JOB_LIMIT_S = 30
 
 

@@ -98,7 +98,7 @@ def test_the_seed_says_who_and_where_the_guest_is() -> None:
                 "match": {"macaddress": "02:e4:13:09:b7:b4"},
                 "set-name": "eth0",
                 "addresses": ["10.10.10.170/24"],
-                "routes": [{"to": "default", "via": "10.10.10.1"}],
+                "routes": [{"to": "0.0.0.0/0", "via": "10.10.10.1"}],
                 "nameservers": {"addresses": []},
             }
         },

@@ -34,7 +34,7 @@ def test_an_ipv6_guest_is_static_too() -> None:
     nic = {**NIC, "address": "fd00:1::5", "netmask": "ffff:ffff:ffff:ffff::", "gateway": "fd00:1::1"}
     interface = json.loads(seed_for(guest(nics=[nic])).network_config)["ethernets"]["eth0"]
     assert interface["addresses"] == ["fd00:1::5/64"]
-    assert interface["routes"] == [{"to": "default", "via": "fd00:1::1"}]
+    assert interface["routes"] == [{"to": "::/0", "via": "fd00:1::1"}]
 
 
 def test_metadata_that_asks_for_nothing_gives_the_defaults() -> None:
