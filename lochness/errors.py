@@ -73,6 +73,23 @@ class UnavailableError(LochnessError):
     reason = "unavailable"
 
 
+class OverloadedError(LochnessError):
+    """There is too much to do already, and a limit says so; nothing was changed. Try again after `retry_after_s`."""
+
+    reason = "overloaded"
+
+    def __init__(self, message: str, *, reason: str = "overloaded", retry_after_s: int = 1) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.reason = reason  # type: ignore[misc]  # a narrower word for this one occurrence
+        self.retry_after_s = retry_after_s
+
+
+class PreconditionError(LochnessError):
+    """What the caller named as the state it has seen is not the state any more; nothing was changed. Read, decide."""
+
+    reason = "precondition_failed"
+
+
 class AmbiguousWriteError(LochnessError):
     """A write timed out: it may or may not have happened. Re-read before anything else, never blindly retry."""
 

@@ -33,7 +33,9 @@ from lochness.log import configure_logging, get_logger
 from lochness.store.protocol import Store
 from lochness.systemd_notify import SystemdNotifier
 from lochness_controller.api.app import build_app
+from lochness_controller.api.changes import Changes
 from lochness_controller.api.jobs import JobNews
+from lochness_controller.api.mirror import Mirror
 from lochness_controller.liveness.shell import Liveness
 from lochness_controller.presence import Presence
 from lochness_controller.scheduler.shell import Scheduler
@@ -56,6 +58,14 @@ _log = get_logger("controller")
 
 class _Server(uvicorn.Server):
     """uvicorn without signal handlers: the signals are the process's, see main.py."""
+
+    def __init__(self, config: uvicorn.Config, on_shutdown: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_shutdown = on_shutdown
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_shutdown()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -111,7 +121,11 @@ class Controller:
             is_leader=self._is_leader,
         )
         self._liveness = Liveness(store, clock, is_leader=self._is_leader)
-        self._server = _Server(self._uvicorn_config(build_app(context, clock, news)))
+        self._changes = Changes()
+        self._mirror = Mirror(store)
+        self._mirror.follow(self._changes.take, self._changes.begin_anew)
+        app = build_app(context, clock, news, self._mirror, self._changes)
+        self._server = _Server(self._uvicorn_config(app), self._changes.close)
 
     def run(self) -> None:
         """Serve until `ask_stop`. Call it once."""
@@ -137,6 +151,7 @@ class Controller:
         self.presence.start()
         self._dispatcher.start()
         self._liveness.start()
+        self._mirror.start()
         serving = asyncio.create_task(self._server.serve(sockets=self._sockets))
         supervising = asyncio.create_task(self._supervise())
         await serving
@@ -189,7 +204,7 @@ class Controller:
     def _stop_parts(self) -> None:
         enders = [
             threading.Thread(target=end, args=(_END_LIMIT_S,), daemon=True)
-            for end in (self._dispatcher.stop, self._liveness.stop, self.presence.stop)
+            for end in (self._dispatcher.stop, self._liveness.stop, self.presence.stop, lambda _: self._mirror.stop())
         ]
         for ender in enders:
             ender.start()

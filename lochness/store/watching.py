@@ -16,13 +16,13 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from lochness import events
 from lochness.errors import CompactedError, LochnessError, UnavailableError
-from lochness.store.protocol import Key, Prefix, Reading, Store, Watch, WatchBatch
+from lochness.store.protocol import Key, Prefix, Reading, Selector, Store, Watch, WatchBatch
 
 RETRY_MIN_S: Final = 0.1
 RETRY_MAX_S: Final = 2.0
@@ -46,7 +46,8 @@ class Watching:
 
     `on_snapshot` gets the reading of the whole prefix, `on_batch` the changes after it; `on_transition` an event's name
     (events.WATCH_LOST, events.WATCH_RECOVERED, events.PASS_FAILED when a callback raised, with `exc_info`) and fields.
-    Retries wait from RETRY_MIN_S doubling to `retry_max_s`, each with a random part taken off.
+    Retries wait from RETRY_MIN_S doubling to `retry_max_s`, each with a random part taken off. `selectors` is what the
+    snapshot reads where that is less than the whole prefix; the changes are those of all of it.
     """
 
     def __init__(
@@ -59,9 +60,11 @@ class Watching:
         on_transition: OnTransition,
         retry_max_s: float = RETRY_MAX_S,
         relist_s: float = RELIST_S,
+        selectors: Sequence[Selector] = (),
     ) -> None:
         self._store = store
         self._prefix = prefix
+        self._selectors = tuple(selectors) or (Prefix(prefix),)
         self._on_snapshot = on_snapshot
         self._on_batch = on_batch
         self._on_transition = on_transition
@@ -131,7 +134,7 @@ class Watching:
             # Also asks whether the store is there, and not older than our view.
             self._needs_snapshot = self._store.read(Key(self._prefix)).revision < self.revision
         if self._needs_snapshot:
-            reading = self._store.read(Prefix(self._prefix))
+            reading = self._store.read(*self._selectors)
             self._call(self._on_snapshot, reading)
             self.revision = reading.revision
             self._needs_snapshot = False

@@ -26,7 +26,7 @@ class JSONLine(Response[Any]):
         return encoded + b"\n"
 
 
-def accepted(guest: JSONObject, job_id: str) -> JSONLine:
+def accepted(guest: JSONObject | bytes, job_id: str) -> JSONLine:
     """202 with the guest: the job `job_id` will do the rest."""
     return JSONLine(guest, status_code=202, headers={JOB_ID_HEADER: job_id})
 

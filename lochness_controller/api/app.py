@@ -12,16 +12,34 @@ from litestar.types import ASGIApp
 from lochness.clock import Clock
 from lochness.context import Context
 from lochness.errors import LochnessError
-from lochness_controller.api import catalog, config, documents, guests, health, hypervisors, jobs, networks, vlans
+from lochness_controller.api import (
+    catalog,
+    config,
+    documents,
+    follow,
+    guests,
+    health,
+    hypervisors,
+    jobs,
+    networks,
+    vlans,
+)
+from lochness_controller.api.changes import Changes
 from lochness_controller.api.edge import Edge
+from lochness_controller.api.follow import Listeners
 from lochness_controller.api.jobs import JobNews
+from lochness_controller.api.mirror import Mirror
 from lochness_controller.api.problems import answer_http_exception, answer_lochness_error, answer_unexpected
 
 BODY_MAX_BYTES: Final = 1 << 20
 
 
-def build_app(context: Context, clock: Clock, news: JobNews) -> ASGIApp:
-    """The application on the store of `context`; `news` wakes the requests that wait for jobs."""
+def build_app(context: Context, clock: Clock, news: JobNews, mirror: Mirror, changes: Changes) -> ASGIApp:
+    """The application on the store of `context`.
+
+    `news` wakes the requests that wait for jobs, `mirror` answers lists, `changes` is what clients follow.
+    """
+    listeners = Listeners(changes)
     app = Litestar(
         route_handlers=[
             hypervisors.router(),
@@ -31,6 +49,7 @@ def build_app(context: Context, clock: Clock, news: JobNews) -> ASGIApp:
             *catalog.routers(),
             *vlans.routers(),
             config.router(),
+            follow.follow,
             health.healthz,
             health.readyz,
             health.metrics,
@@ -38,6 +57,8 @@ def build_app(context: Context, clock: Clock, news: JobNews) -> ASGIApp:
         dependencies={
             "context": Provide(lambda: context, sync_to_thread=False, use_cache=True),
             "clock": Provide(lambda: clock, sync_to_thread=False, use_cache=True),
+            "mirror": Provide(lambda: mirror, sync_to_thread=False, use_cache=True),
+            "listeners": Provide(lambda: listeners, sync_to_thread=False, use_cache=True),
             "news": Provide(lambda: news, sync_to_thread=False, use_cache=True),
         },
         exception_handlers={

@@ -8,6 +8,8 @@ from litestar.di import NamedDependency
 
 from lochness.clock import Clock
 from lochness.context import Context
+from lochness_controller.api.mirror import Mirror
 
 GivenContext: TypeAlias = NamedDependency[Context]
 GivenClock: TypeAlias = NamedDependency[Clock]
+GivenMirror: TypeAlias = NamedDependency[Mirror]

@@ -1,7 +1,5 @@
 """Guests: WIRE.md section 3. What is asked of a guest becomes a job; the workers carry it out.
 
-A guest's JSON has, after WIRE.md's fields, "power" (what it should be) and "status" (what guestwatch sees of it).
-
 Invariants:
 1. A guest, what it should be and the job that makes it so are written in one transaction.
 2. Where a guest is (hypervisor, subnet, ip, bridge) is never taken from a request.
@@ -9,7 +7,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -21,18 +19,21 @@ from lochness.clock import Clock
 from lochness.context import Context
 from lochness.entities.guest import Guest
 from lochness.errors import ConflictError, NotFoundError, ValidationError
+from lochness.guest_state import ALIVE
 from lochness.ids import new_id, parse_id
 from lochness.model.address import guest_mac
 from lochness.model.guest import GuestRecord, GuestStatus, Power, PowerRecord
 from lochness.model.job import DELETE, GUEST_ACTIONS, SELECT_HYPERVISOR, JobRecord, rfc3339
 from lochness.model.record import JSONObject
-from lochness.store.protocol import Key, KeyValue, Prefix
+from lochness.store.protocol import Key
 from lochness.transactions import create_guest, request_action
-from lochness_controller.api.answers import JSONLine, accepted, array_of
+from lochness_controller.api.answers import JSONLine, accepted
 from lochness_controller.api.documents import answers, takes
 from lochness_controller.api.edge import request_id_of
-from lochness_controller.api.given import GivenClock, GivenContext
+from lochness_controller.api.given import GivenClock, GivenContext, GivenMirror
+from lochness_controller.api.mirror import Mirror
 from lochness_controller.api.records import CHANGE_ATTEMPTS_MAX, apply, fill, known_fields, tell
+from lochness_controller.api.shown import guest_fields
 
 #: What a guest should be from now on when an action is asked for.
 POWER_AFTER: Final[dict[str, Power]] = {
@@ -60,16 +61,15 @@ def router() -> Router:
 
 
 @get("/", sync_to_thread=True, responses=answers(list[GuestRecord]))
-def list_guests(context: GivenContext) -> JSONLine:
+def list_guests(mirror: GivenMirror) -> JSONLine:
     """Every guest."""
-    items = context.store.read(Prefix(keys.GUEST_PATH)).ranges[0]
-    return JSONLine(array_of(msgspec.json.encode(guest) for guest in _joined(items)))
+    return JSONLine(mirror.current().guests())
 
 
 @get("/{id:str}", sync_to_thread=True, responses=answers(GuestRecord, 200, 404))
-def show(context: GivenContext, id: FromPath[str]) -> JSONLine:
+def show(mirror: GivenMirror, id: FromPath[str]) -> JSONLine:
     """One guest."""
-    return JSONLine(_shown(context, parse_id(id)))
+    return JSONLine(_shown(mirror, parse_id(id)))
 
 
 @post("/", sync_to_thread=True, responses=answers(GuestRecord, 202, 404, 409), operation_class=takes(GuestRecord))
@@ -88,13 +88,13 @@ def create(context: GivenContext, clock: GivenClock, request: AnyRequest, body: 
         _require(context, guest, "flavor", "network")
         raise ConflictError(f"guest {guest.id} exists already", keys=error.keys, reason="already_exists") from error
     tell("created", guest)
-    return accepted({**guest.to_fields(), "power": "running", "status": _status_fields(GuestStatus())}, job.id)
+    return accepted(guest_fields(guest, PowerRecord(), GuestStatus(), ALIVE), job.id)
 
 
 @patch(
     "/{id:str}", sync_to_thread=True, responses=answers(GuestRecord, 200, 404, 409), operation_class=takes(GuestRecord)
 )
-def change(context: GivenContext, id: FromPath[str], body: RawBody) -> JSONLine:
+def change(context: GivenContext, mirror: GivenMirror, id: FromPath[str], body: RawBody) -> JSONLine:
     """Change the fields in the body. A running guest takes them over when it is created anew."""
     changes = known_fields(GuestRecord, body)
     guest = context.guest(id)
@@ -112,30 +112,47 @@ def change(context: GivenContext, id: FromPath[str], body: RawBody) -> JSONLine:
                 raise
             guest.refresh()
     tell("changed", guest)
-    return JSONLine(_shown(context, guest.id))
+    return JSONLine(_shown(mirror, guest.id))
 
 
 @delete("/{id:str}", sync_to_thread=True, status_code=202, responses=answers(GuestRecord, 202, 404))
 def remove(
-    context: GivenContext, clock: GivenClock, request: AnyRequest, id: FromPath[str], force: FromQuery[bool] = False
+    context: GivenContext,
+    mirror: GivenMirror,
+    clock: GivenClock,
+    request: AnyRequest,
+    id: FromPath[str],
+    force: FromQuery[bool] = False,
 ) -> JSONLine:
     """Delete a guest with its disks and its address, from any state. With `force` also where no agent confirms it:
     for a guest on a hypervisor that is dead for good."""
-    return _ask(context, clock, request, parse_id(id), DELETE, force=force)
+    return _ask(context, mirror, clock, request, parse_id(id), DELETE, force=force)
 
 
 @post("/{id:str}/{action:str}", sync_to_thread=True, status_code=202, responses=answers(GuestRecord, 202, 404))
 def act(
-    context: GivenContext, clock: GivenClock, request: AnyRequest, id: FromPath[str], action: FromPath[str]
+    context: GivenContext,
+    mirror: GivenMirror,
+    clock: GivenClock,
+    request: AnyRequest,
+    id: FromPath[str],
+    action: FromPath[str],
 ) -> JSONLine:
     """Ask for shutdown, reboot, restart, poweroff, start, suspend or resume."""
     if action not in GUEST_ACTIONS:
         raise NotFoundError("action", action, field="action")
-    return _ask(context, clock, request, parse_id(id), action)
+    return _ask(context, mirror, clock, request, parse_id(id), action)
 
 
 def _ask(
-    context: Context, clock: Clock, request: AnyRequest, guest_id: str, action: str, *, force: bool = False
+    context: Context,
+    mirror: Mirror,
+    clock: Clock,
+    request: AnyRequest,
+    guest_id: str,
+    action: str,
+    *,
+    force: bool = False,
 ) -> JSONLine:
     """Write the job, and what the guest should be from now on, in one transaction."""
     attempts_left = CHANGE_ATTEMPTS_MAX
@@ -151,7 +168,7 @@ def _ask(
                 raise
         else:
             tell(f"{action} asked for", guest)
-            return accepted(_shown_or(context, guest), job.id)
+            return accepted(_shown_or(mirror, guest), job.id)
 
 
 def _new_job(guest: Guest, action: str, asked: str, clock: Clock, request: AnyRequest) -> JobRecord:
@@ -188,41 +205,17 @@ def _refuse_moves(before: JSONObject, guest: GuestRecord) -> None:
         )
 
 
-def _shown(context: Context, guest_id: str) -> JSONObject:
-    """The guest joined with its power and its status, as of one revision. Raises NotFoundError."""
-    items = context.store.read(Prefix(keys.guest_prefix(guest_id))).ranges[0]
-    for guest in _joined(items):
-        return guest
-    raise NotFoundError("guest", guest_id)
+def _shown(mirror: Mirror, guest_id: str) -> bytes:
+    """The guest with its power and its status, as of now. Raises NotFoundError."""
+    found = mirror.current().guest(guest_id)
+    if found is None:
+        raise NotFoundError("guest", guest_id)
+    return found[0]
 
 
-def _shown_or(context: Context, guest: Guest) -> JSONObject:
+def _shown_or(mirror: Mirror, guest: Guest) -> bytes:
     """As `_shown`; the record in hand when it is gone already."""
     try:
-        return _shown(context, guest.id)
+        return _shown(mirror, guest.id)
     except NotFoundError:
-        return guest.to_fields()
-
-
-def _joined(items: Iterable[KeyValue]) -> Iterable[JSONObject]:
-    """The guests in these key-values, which are sorted by key: metadata before power before status."""
-    guests: dict[str, JSONObject] = {}
-    for item in items:
-        id, rest = keys.object_id(item.key, keys.GUEST_PATH)
-        if rest == "metadata":
-            fields = GuestRecord.from_json(item.value).to_fields()
-            guests[id] = {**fields, "power": PowerRecord().desired, "status": _status_fields(GuestStatus())}
-        elif id in guests and rest == "power":
-            guests[id]["power"] = PowerRecord.from_json(item.value).desired
-        elif id in guests and rest == "status":
-            guests[id]["status"] = _status_fields(GuestStatus.from_json(item.value))
-    return guests.values()
-
-
-def _status_fields(status: GuestStatus) -> JSONObject:
-    return {
-        "state": status.state,
-        "reason": status.reason,
-        "since": status.since,
-        "hypervisor": status.hypervisor,
-    }
+        return msgspec.json.encode(guest_fields(guest, PowerRecord(), GuestStatus(), ALIVE))

@@ -1,11 +1,7 @@
-"""Hypervisors: WIRE.md section 2.
-
-A hypervisor's JSON has, after WIRE.md's fields, "alive": whether its heartbeat is present.
-"""
+"""Hypervisors: WIRE.md section 2."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -16,15 +12,17 @@ from lochness import keys
 from lochness.context import Context
 from lochness.entities.hypervisor import Hypervisor
 from lochness.errors import ConflictError, NotFoundError
+from lochness.guest_state import HypervisorSeen
 from lochness.ids import parse_id
 from lochness.model.hypervisor import HypervisorRecord
 from lochness.model.record import JSONObject
-from lochness.store.protocol import Delete, KeyExists, Prefix
+from lochness.store.protocol import Delete, KeyExists
 from lochness.transactions import Transaction
 from lochness_controller.api.answers import JSONLine
 from lochness_controller.api.documents import answers, takes
 from lochness_controller.api.given import GivenContext
 from lochness_controller.api.records import Collection, change_and_save, collection_router, create_from, decoded, tell
+from lochness_controller.api.shown import hypervisor_fields
 
 _STRINGS: Final = "an object of strings"
 _RESOURCES: Final = ("total_resources", "available_resources")
@@ -113,20 +111,9 @@ def _remove(hypervisor: Hypervisor) -> None:
     hypervisor.destroy()
 
 
-def _shown_all(context: Context) -> Iterable[bytes]:
-    heartbeats = context.store.read(Prefix(keys.HYPERVISOR_PATH, keys_only=True)).ranges[0]
-    beating = {
-        id
-        for id, rest in (keys.object_id(item.key, keys.HYPERVISOR_PATH) for item in heartbeats)
-        if rest == "heartbeat"
-    }
-    return [_shown(hypervisor, hypervisor.id in beating) for hypervisor in context.hypervisors()]
-
-
-def _shown(hypervisor: Hypervisor, is_alive: bool) -> bytes:
-    fields = hypervisor.to_fields()
-    fields["alive"] = is_alive
-    return msgspec.json.encode(fields)
+def _shown(hypervisor: Hypervisor) -> bytes:
+    seen = HypervisorSeen(is_alive=hypervisor.is_alive())
+    return msgspec.json.encode(hypervisor_fields(hypervisor, seen))
 
 
 _HYPERVISORS: Collection[Any] = Collection(
@@ -137,6 +124,7 @@ _HYPERVISORS: Collection[Any] = Collection(
     create=_create,
     change=_change,
     remove=_remove,
-    shown=lambda hypervisor: _shown(hypervisor, hypervisor.is_alive()),
-    shown_all=_shown_all,
+    shown=_shown,
+    shown_all=lambda picture: picture.hypervisors(),
+    shown_one=lambda picture, id: picture.hypervisor(id),
 )

@@ -24,6 +24,8 @@ from lochness.errors import (
     LochnessError,
     NoCandidateError,
     NotFoundError,
+    OverloadedError,
+    PreconditionError,
     UnavailableError,
     ValidationError,
 )
@@ -38,7 +40,9 @@ _STATUS: Final[tuple[tuple[type[LochnessError], int], ...]] = (
     (ConflictError, 409),
     (NoCandidateError, 409),
     (UnavailableError, 503),
-    (CompactedError, 503),
+    (OverloadedError, 429),
+    (PreconditionError, 412),
+    (CompactedError, 410),
     (AmbiguousWriteError, 504),
     (DeadlineError, 504),
     (HTTPCodeError, 502),
@@ -84,7 +88,9 @@ def answer_lochness_error(request: Request[Any, Any, Any], error: LochnessError)
             cause=str(error.__cause__ or ""),
             request_id=request_id_of(request.scope),
         )
-    return JSONLine(problem(error.message, status, error.reason, error.details), status_code=status)
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, OverloadedError) else {}
+    body = problem(error.message, status, error.reason, error.details)
+    return JSONLine(body, status_code=status, headers=headers)
 
 
 def answer_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:

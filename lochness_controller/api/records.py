@@ -27,7 +27,8 @@ from lochness.log import get_logger
 from lochness.model.record import JSONObject, Record, decode_object
 from lochness_controller.api.answers import JSONLine, array_of
 from lochness_controller.api.documents import answers, takes
-from lochness_controller.api.given import GivenContext
+from lochness_controller.api.given import GivenContext, GivenMirror
+from lochness_controller.api.picture import Picture
 
 CHANGE_ATTEMPTS_MAX: Final = 5
 
@@ -52,8 +53,10 @@ class Collection(Generic[Entity]):
     change: Callable[[Entity, JSONObject], None]
     remove: Callable[[Entity], None]
     shown: Callable[[Entity], bytes] = lambda entity: entity.to_json()
-    shown_all: Callable[[Context], Iterable[bytes]] | None = None
-    """The whole list's records; None: each as `shown` has it."""
+    shown_all: Callable[[Picture], bytes] | None = None
+    """The whole list; None: each as `shown` has it."""
+    shown_one: Callable[[Picture, str], tuple[bytes, int] | None] | None = None
+    """One record and its revision; None: as `shown` has it."""
 
 
 def known_fields(kind: type[Record], body: bytes) -> JSONObject:
@@ -125,9 +128,9 @@ def collection_router(collection: Collection[Any], *more: ControllerRouterHandle
     kind = collection.record
 
     @get("/", sync_to_thread=True, responses=answers(list[kind]))  # type: ignore[valid-type]  # described, not checked
-    def list_all(context: GivenContext) -> JSONLine:
+    def list_all(context: GivenContext, mirror: GivenMirror) -> JSONLine:
         if collection.shown_all is not None:
-            return JSONLine(array_of(collection.shown_all(context)))
+            return JSONLine(collection.shown_all(mirror.current()))
         return JSONLine(array_of(collection.shown(entity) for entity in collection.each(context)))
 
     @post("/", sync_to_thread=True, responses=answers(kind, 201, 404, 409), operation_class=takes(kind))
@@ -137,7 +140,11 @@ def collection_router(collection: Collection[Any], *more: ControllerRouterHandle
         return JSONLine(collection.shown(entity), status_code=201)
 
     @get("/{id:str}", sync_to_thread=True, responses=answers(kind, 200, 404))
-    def show(context: GivenContext, id: FromPath[str]) -> JSONLine:
+    def show(context: GivenContext, mirror: GivenMirror, id: FromPath[str]) -> JSONLine:
+        if collection.shown_one is not None:
+            found = collection.shown_one(mirror.current(), parse_id(id))
+            if found is not None:
+                return JSONLine(found[0])
         return JSONLine(collection.shown(collection.fetch(context, id)))
 
     @patch("/{id:str}", sync_to_thread=True, responses=answers(kind, 200, 404, 409), operation_class=takes(kind))

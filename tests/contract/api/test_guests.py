@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from lochness import keys
+from lochness.guest_state import LostRecord
 from lochness.model.address import guest_mac
 from lochness.model.guest import GuestStatus
 from lochness.model.resources import Resources, ResourcesRecord
-from lochness.store.protocol import Put
+from lochness.store.protocol import Delete, Put
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 WIRE_FIELDS = [
@@ -274,3 +275,42 @@ def test_forty_creates_at_once_all_end_and_none_takes_what_another_has(cluster):
     assert ends.count("error") == 10
     assert len(cluster.api.get(f"/subnets/{cluster.subnet}/addresses").json()) == 30
     assert cluster.violations() == ()
+
+
+def test_running_is_never_shown_of_a_guest_whose_hypervisor_is_not_alive(cluster):
+    guest = cluster.running_guest()
+    path = f"/guests/{guest['id']}"
+    seen = GuestStatus(state="running", since="2026-01-01T00:00:00Z", hypervisor=cluster.hypervisor)
+    cluster.store.commit((), (Put(keys.guest_status(guest["id"]), seen.to_json()),))
+    assert cluster.api.get(path).json()["status"]["state"] == "running"
+
+    lost = LostRecord(since="2026-02-01T00:00:00Z").to_json()
+    heartbeat, lost_key = keys.hypervisor_heartbeat(cluster.hypervisor), keys.hypervisor_lost(cluster.hypervisor)
+    cluster.store.commit((), (Delete(heartbeat), Put(lost_key, lost)))
+    unknown = {
+        "state": "unknown",
+        "reason": "hypervisor_lost",
+        "since": "2026-02-01T00:00:00Z",
+        "hypervisor": cluster.hypervisor,
+    }
+    assert cluster.api.get(path).json()["status"] == unknown
+    assert {entry["id"]: entry for entry in cluster.api.get("/guests").json()}[guest["id"]]["status"] == unknown
+    shown = cluster.api.get(f"/hypervisors/{cluster.hypervisor}").json()
+    assert (shown["alive"], shown["lost_since"]) == (False, "2026-02-01T00:00:00Z")
+
+    cluster.store.commit((), (Put(heartbeat, b"{}"), Delete(lost_key)))
+    assert cluster.api.get(path).json()["status"]["state"] == "running"
+    assert "lost_since" not in cluster.api.get(f"/hypervisors/{cluster.hypervisor}").json()
+
+
+def test_a_record_that_can_not_be_read_is_left_out_of_the_list_and_named_when_it_is_asked_for(cluster):
+    guest = cluster.running_guest()
+    id = "00000000-0000-4000-8000-0000000000aa"
+    cluster.store.commit((), (Put(keys.guest(id), b'{"id": 17}'),))
+    try:
+        assert guest in cluster.api.get("/guests").json()
+        answer = cluster.api.get(f"/guests/{id}")
+        assert answer.status_code == 500
+        assert id in answer.json()["message"]
+    finally:
+        cluster.store.commit((), (Delete(keys.guest(id)),))

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ from tests.contract.store.conftest import Backend
 class Copy:
     """A copy of a prefix, kept only by what Watching says; every change must be new to it and continue its past."""
 
-    def __init__(self, store: Store, prefix: str, **options: float) -> None:
+    def __init__(self, store: Store, prefix: str, **options: Any) -> None:
         self.store = store
         self.prefix = prefix
         self.values: dict[str, bytes] = {}
@@ -87,7 +88,7 @@ def copies() -> Iterator[Callable[..., Copy]]:
     """Makes copies that are stopped at the end."""
     made: list[Copy] = []
 
-    def make(store: Store, prefix: str, **options: float) -> Copy:
+    def make(store: Store, prefix: str, **options: Any) -> Copy:
         copy = Copy(store, prefix, **options)
         made.append(copy)
         copy.watching.start()

@@ -1,0 +1,104 @@
+"""How do lists and streams know what the store holds? One watch of everything, told to whoever follows it.
+
+Invariants:
+1. `current` is at least as new as everything that was committed before it was called, by whomever.
+2. Where the watch is behind for longer than `CATCH_UP_LIMIT_S` (it was lost, or others write to the same etcd all the
+   time), the answer is read from the store.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from lochness import events, keys
+from lochness.log import get_logger
+from lochness.store.protocol import Key, Reading, Store, WatchBatch
+from lochness.store.watching import Watching
+from lochness_controller.api.picture import PICTURE_SELECTORS, Picture
+
+#: How long a request waits for the watch to bring what the store has already.
+CATCH_UP_LIMIT_S: Final = 0.25
+
+_log = get_logger("api")
+
+
+class Mirror:
+    """Follows the store from `start` to `stop`. Safe to share between threads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._picture = Picture()
+        self._arrived = threading.Condition()
+        self._on_batch: list[Callable[[WatchBatch], None]] = []
+        self._on_gap: list[Callable[[int], None]] = []
+        self._watching = Watching(
+            store,
+            keys.ROOT,
+            on_snapshot=self._take_snapshot,
+            on_batch=self._take_batch,
+            on_transition=_tell_transition,
+            # Not read anew as long as the watch holds: what is told to followers has no gap then.
+            relist_s=math.inf,
+            selectors=PICTURE_SELECTORS,
+        )
+
+    def follow(self, on_batch: Callable[[WatchBatch], None], on_gap: Callable[[int], None]) -> None:
+        """Tell of every batch, and of the revision up to which changes were missed. Both are called on the watch's
+        thread and must not wait."""
+        self._on_batch.append(on_batch)
+        self._on_gap.append(on_gap)
+
+    def start(self) -> None:
+        """Begin; never waits for the store."""
+        self._watching.start()
+
+    def stop(self) -> None:
+        """End; waits a second at most."""
+        self._watching.stop()
+
+    def current(self) -> Picture:
+        """The picture of now. Raises UnavailableError."""
+        revision = self._store.read(Key(keys.ROOT)).revision
+        deadline_s = time.monotonic() + CATCH_UP_LIMIT_S
+        with self._arrived:
+            while max(self._picture.revision, self._watching.revision) < revision:
+                remaining_s = deadline_s - time.monotonic()
+                if remaining_s <= 0:
+                    break
+                self._arrived.wait(remaining_s)
+            else:
+                return self._picture
+        return _picture_of(self._store.read(*PICTURE_SELECTORS))
+
+    def _take_snapshot(self, reading: Reading) -> None:
+        picture = _picture_of(reading)
+        picture.guests()  # encoded here once, not by the first who asks
+        self._picture.replace(picture)
+        self._announce()
+        for tell in self._on_gap:
+            tell(reading.revision)
+
+    def _take_batch(self, batch: WatchBatch) -> None:
+        self._picture.apply(batch.changes, batch.revision)
+        self._announce()
+        for tell in self._on_batch:
+            tell(batch)
+
+    def _announce(self) -> None:
+        with self._arrived:
+            self._arrived.notify_all()
+
+
+def _picture_of(reading: Reading) -> Picture:
+    return Picture(reading.revision, (item for items in reading.ranges for item in items))
+
+
+def _tell_transition(event: str, fields: Mapping[str, object]) -> None:
+    tell = _log.info if event == events.WATCH_RECOVERED else _log.warning
+    if event == events.PASS_FAILED:
+        tell = _log.error
+    tell(event, **fields)

@@ -1,0 +1,178 @@
+"""What do all guests and hypervisors look like to clients? Kept key by key, so that a list costs no reading.
+
+Invariants:
+1. The picture is that of one revision of the store, `revision`: changes are taken in whole batches.
+2. A record is encoded when it is asked for, and again only when one of its keys, or for a guest the liveness of its
+   hypervisor, has changed.
+
+Not guaranteed: that records which this version can not read are listed; `lochness fsck` names them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Final, Generic, Protocol, TypeVar
+
+from lochness import keys
+from lochness.errors import LochnessError
+from lochness.guest_state import ALIVE, HypervisorSeen
+from lochness.store.protocol import Change, KeyValue, Prefix
+from lochness_controller.api.answers import array_of
+from lochness_controller.api.shown import GuestParts, HypervisorParts
+
+#: What a picture is made from.
+PICTURE_SELECTORS: Final = (Prefix(keys.GUEST_PATH), Prefix(keys.HYPERVISOR_PATH))
+
+_UNREGISTERED: Final = HypervisorSeen(is_registered=False, is_alive=False)
+
+
+class _Parts(Protocol):
+    revision: int
+
+    @property
+    def is_empty(self) -> bool: ...
+
+
+AnyParts = TypeVar("AnyParts", bound=_Parts)
+
+
+class _Table(Generic[AnyParts]):
+    """Parts by id, and the list of all, which is kept until something in it changes."""
+
+    def __init__(self, make: Callable[[], AnyParts], kind: str) -> None:
+        self.parts: dict[str, AnyParts] = {}
+        self._make = make
+        self._kind = kind
+        self._order: list[str] | None = None
+        self._whole: bytes | None = None
+
+    def of(self, id: str) -> AnyParts:
+        found = self.parts.get(id)
+        if found is None:
+            found = self.parts[id] = self._make()
+            self._order = None
+        return found
+
+    def drop_if_empty(self, id: str) -> None:
+        if self.parts[id].is_empty:
+            del self.parts[id]
+            self._order = None
+
+    def touch(self) -> None:
+        """Something in the list has changed."""
+        self._whole = None
+
+    def each(self, encode: Callable[[AnyParts], bytes | None]) -> list[bytes]:
+        """All records in the order of their ids."""
+        if self._order is None:
+            self._order = sorted(self.parts)
+        found = (encode(self.parts[id]) for id in self._order)
+        return [record for record in found if record is not None]
+
+    def whole(self, encode: Callable[[AnyParts], bytes | None]) -> bytes:
+        """All records as one JSON array."""
+        if self._whole is None:
+            self._whole = array_of(self.each(encode))
+        return self._whole
+
+    def one(self, id: str, encode: Callable[[AnyParts], bytes | None]) -> tuple[bytes, int] | None:
+        parts = self.parts.get(id)
+        if parts is None or not parts.revision:
+            return None
+        record = encode(parts)
+        if record is None:
+            raise LochnessError(f"the record of {self._kind} {id} can not be read by this version: lochness fsck")
+        return record, parts.revision
+
+
+class Picture:
+    """Safe to share between threads."""
+
+    def __init__(self, revision: int = 0, items: Iterable[KeyValue] = ()) -> None:
+        self.revision = revision
+        self._lock = threading.Lock()
+        self._guests = _Table(GuestParts, "guest")
+        self._hypervisors = _Table(HypervisorParts, "hypervisor")
+        self._changed_hypervisors: set[str] = set()  # whose guests are to be shown anew
+        for item in items:
+            self._take(item.key, item.value, item.mod_revision)
+
+    def replace(self, other: Picture) -> None:
+        """Be what `other` is. `other` is not used any more."""
+        with self._lock:
+            self._guests, self._hypervisors = other._guests, other._hypervisors
+            self._changed_hypervisors = other._changed_hypervisors
+            self.revision = other.revision
+
+    def apply(self, changes: Iterable[Change], revision: int) -> None:
+        """Take in what has changed up to `revision`."""
+        with self._lock:
+            for change in changes:
+                self._take(change.key, change.value, change.mod_revision)
+            self.revision = max(revision, self.revision)
+
+    def guests(self) -> bytes:
+        """Every guest, as one JSON array."""
+        with self._lock:
+            self._settle()
+            return self._guests.whole(self._guest_json)
+
+    def each_guest(self) -> list[bytes]:
+        """Every guest's JSON, by id."""
+        with self._lock:
+            self._settle()
+            return self._guests.each(self._guest_json)
+
+    def guest(self, id: str) -> tuple[bytes, int] | None:
+        """A guest's JSON and its record's mod_revision. Raises LochnessError for one that can not be read."""
+        with self._lock:
+            self._settle()
+            return self._guests.one(id, self._guest_json)
+
+    def hypervisors(self) -> bytes:
+        """Every hypervisor, as one JSON array."""
+        with self._lock:
+            return self._hypervisors.whole(HypervisorParts.json)
+
+    def each_hypervisor(self) -> list[bytes]:
+        """Every hypervisor's JSON, by id."""
+        with self._lock:
+            return self._hypervisors.each(HypervisorParts.json)
+
+    def hypervisor(self, id: str) -> tuple[bytes, int] | None:
+        """As `guest`."""
+        with self._lock:
+            return self._hypervisors.one(id, HypervisorParts.json)
+
+    def _settle(self) -> None:
+        """However many hypervisors came or went since: one look at the guests."""
+        if self._changed_hypervisors:
+            for guest in self._guests.parts.values():
+                guest.hypervisors_changed(self._changed_hypervisors)
+            self._changed_hypervisors = set()
+            self._guests.touch()
+
+    def _guest_json(self, parts: GuestParts) -> bytes | None:
+        return parts.json(self._seen)
+
+    def _seen(self, hypervisor: str) -> HypervisorSeen:
+        if not hypervisor:
+            return ALIVE
+        parts = self._hypervisors.parts.get(hypervisor)
+        return parts.seen if parts is not None else _UNREGISTERED
+
+    def _take(self, key: str, value: bytes | None, mod_revision: int) -> None:
+        if key.startswith(keys.GUEST_PATH):
+            id, rest = keys.object_id(key, keys.GUEST_PATH)
+            self._guests.of(id).take(rest, value, mod_revision)
+            self._guests.drop_if_empty(id)
+            self._guests.touch()
+        elif key.startswith(keys.HYPERVISOR_PATH):
+            id, rest = keys.object_id(key, keys.HYPERVISOR_PATH)
+            if "/" in rest:
+                return  # settings, mappings, bindings: not shown here
+            if self._hypervisors.of(id).take(rest, value, mod_revision):
+                self._changed_hypervisors.add(id)
+            self._hypervisors.drop_if_empty(id)
+            self._hypervisors.touch()

@@ -1,0 +1,153 @@
+"""What does a client see of a guest and of a hypervisor: which keys are joined, and how? Pure.
+
+A guest's JSON has, after WIRE.md's fields, "power" (what it should be) and "status" (what is seen of it); a
+hypervisor's has "alive", and "lost_since" while its heartbeat is missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+from contextlib import suppress
+
+import msgspec
+
+from lochness.errors import ValidationError
+from lochness.guest_state import HypervisorSeen, LostRecord, shown_status
+from lochness.model.guest import GuestRecord, GuestStatus, PowerRecord
+from lochness.model.hypervisor import HypervisorRecord
+from lochness.model.record import JSONObject
+from lochness.model.resources import ResourcesRecord
+
+
+def guest_fields(record: GuestRecord, power: PowerRecord, status: GuestStatus, seen: HypervisorSeen) -> JSONObject:
+    """The guest, whose hypervisor was `seen` so."""
+    shown = shown_status(status, record.hypervisor, seen)
+    fields = record.to_fields()
+    fields["power"] = power.desired
+    fields["status"] = {
+        "state": shown.state,
+        "reason": shown.reason,
+        "since": shown.since,
+        "hypervisor": shown.hypervisor,
+    }
+    return fields
+
+
+def hypervisor_fields(record: HypervisorRecord, seen: HypervisorSeen) -> JSONObject:
+    """The hypervisor, which was `seen` so; `record` has its resources."""
+    fields = record.to_fields()
+    fields["alive"] = seen.is_alive
+    if seen.lost_since and not seen.is_alive:
+        fields["lost_since"] = seen.lost_since
+    return fields
+
+
+class GuestParts:
+    """What the keys of one guest say, taken in and dropped one by one, and the JSON of it."""
+
+    __slots__ = ("_hypervisor", "_json", "metadata", "power", "revision", "status")
+
+    def __init__(self) -> None:
+        self.metadata: bytes | None = None
+        self.power: bytes | None = None
+        self.status: bytes | None = None
+        self.revision = 0
+        self._hypervisor = ""
+        self._json: bytes | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return self.metadata is None and self.power is None and self.status is None
+
+    def take(self, rest: str, value: bytes | None, mod_revision: int) -> None:
+        """The key that ends in `rest` has this value now (None: it is gone)."""
+        match rest:
+            case "metadata":
+                self.metadata, self.revision = value, mod_revision if value is not None else 0
+            case "power":
+                self.power = value
+            case "status":
+                self.status = value
+            case _:
+                return
+        self._json = None
+
+    def hypervisors_changed(self, ids: Set[str]) -> None:
+        """Whether these hypervisors live is another matter now."""
+        if self._hypervisor in ids:
+            self._json = None
+
+    def json(self, seen: Callable[[str], HypervisorSeen]) -> bytes | None:
+        """The guest as clients see it; None for no guest, and for one that this version can not read."""
+        if self._json is None and self.metadata is not None:
+            try:
+                record = GuestRecord.from_json(self.metadata)
+                power = PowerRecord.from_json(self.power) if self.power else PowerRecord()
+                status = GuestStatus.from_json(self.status) if self.status else GuestStatus()
+            except ValidationError:
+                return None
+            self._hypervisor = record.hypervisor
+            self._json = msgspec.json.encode(guest_fields(record, power, status, seen(record.hypervisor)))
+        return self._json
+
+
+class HypervisorParts:
+    """What the keys of one hypervisor say that clients see, taken in and dropped one by one, and the JSON of it."""
+
+    __slots__ = ("_json", "is_alive", "lost", "metadata", "resources", "revision")
+
+    def __init__(self) -> None:
+        self.metadata: bytes | None = None
+        self.resources: bytes | None = None
+        self.lost: bytes | None = None
+        self.is_alive = False
+        self.revision = 0
+        self._json: bytes | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return self.metadata is None and self.resources is None and self.lost is None and not self.is_alive
+
+    @property
+    def seen(self) -> HypervisorSeen:
+        """Whether it is registered and beats, and since when it does not."""
+        since = ""
+        if self.lost:
+            with suppress(ValidationError):  # else since when is not known
+                since = LostRecord.from_json(self.lost).since
+        return HypervisorSeen(is_registered=self.metadata is not None, is_alive=self.is_alive, lost_since=since)
+
+    def take(self, rest: str, value: bytes | None, mod_revision: int) -> bool:
+        """As of a guest's; answers whether its guests are to be shown anew."""
+        match rest:
+            case "metadata":
+                was_registered = self.metadata is not None
+                self.metadata, self.revision = value, mod_revision if value is not None else 0
+                self._json = None
+                return was_registered != (value is not None)
+            case "resources":
+                self.resources = value
+                self._json = None
+                return False
+            case "heartbeat":
+                was_alive, self.is_alive = self.is_alive, value is not None
+                self._json = None
+                return was_alive != self.is_alive
+            case "lost":
+                self.lost = value
+                self._json = None
+                return True
+        return False
+
+    def json(self) -> bytes | None:
+        """The hypervisor as clients see it; None for none, and for one that this version can not read."""
+        if self._json is None and self.metadata is not None:
+            try:
+                record = HypervisorRecord.from_json(self.metadata)
+                if self.resources:
+                    reported = ResourcesRecord.from_json(self.resources)
+                    record.total_resources, record.available_resources = reported.total, reported.available
+            except ValidationError:
+                return None
+            self._json = msgspec.json.encode(hypervisor_fields(record, self.seen))
+        return self._json
