@@ -43,6 +43,7 @@ SETTINGS_NEED_RESTART: Final = "daemon.settings_need_restart"
 RESOURCES_WRITTEN: Final = "resources.record_written"
 RESOURCES_FIGURE_STALE: Final = "resources.figure_stale"
 RESOURCES_FIGURE_RECOVERED: Final = "resources.figure_recovered"
+RESOURCES_CONFIG_REFUSED: Final = "resources.config_refused"
 
 # guestwatch
 GUESTWATCH_STATUS_WRITTEN: Final = "guestwatch.status_written"

@@ -13,8 +13,10 @@ import psutil
 
 from lochness.capacity import Host
 from lochness.errors import UnavailableError
+from lochness.model.resources import HugePages, NumaCell
 
 _MB: Final = 1 << 20
+_NUMA: Final = Path("/sys/devices/system/node")
 _BLOCK_BYTES: Final = 512  # the unit of st_blocks, whatever the file system's own
 
 
@@ -25,6 +27,7 @@ def host_at(guest_dir: Path) -> Host:
         cpus=host_cpus(),
         disk_free_mb=free_disk_mb(guest_dir),
         disk_guests_mb=used_disk_mb(guest_dir),
+        cells=numa_cells(),
     )
 
 
@@ -35,6 +38,41 @@ def host_memory_mb() -> int:
 def host_cpus() -> int:
     """Logical CPUs that are online."""
     return psutil.cpu_count(logical=True) or 1
+
+
+def numa_cells(directory: Path = _NUMA) -> tuple[NumaCell, ...]:
+    """The machine's NUMA nodes by number, as the kernel shows them in `directory`; () when it shows none."""
+    numbers = sorted(int(each.name[4:]) for each in directory.glob("node[0-9]*") if each.name[4:].isdigit())
+    return tuple(_cell(number, directory / f"node{number}") for number in numbers)
+
+
+def _cell(number: int, directory: Path) -> NumaCell:
+    total_kb = 0
+    for line in _text(directory / "meminfo").splitlines():
+        words = line.split()  # Node 0 MemTotal: 16326748 kB
+        if len(words) >= 4 and words[2] == "MemTotal:":
+            total_kb = int(words[3])
+    pages = (
+        HugePages(
+            size_kb=int(each.name.removeprefix("hugepages-").removesuffix("kB")),
+            total=int(_text(each / "nr_hugepages") or 0),
+            free=int(_text(each / "free_hugepages") or 0),
+        )
+        for each in directory.glob("hugepages/hugepages-*kB")
+    )
+    return NumaCell(
+        cell=number,
+        memory=total_kb // 1024,
+        cpus=_text(directory / "cpulist"),
+        huge_pages=tuple(sorted(pages, key=lambda each: each.size_kb)),
+    )
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
 
 
 def free_disk_mb(directory: Path) -> int:

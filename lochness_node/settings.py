@@ -105,12 +105,17 @@ class HeartbeatSettings(NodeSettings, kw_only=True):
 MINIMUM_TTL_S: Final = 10
 
 
+#: vCPUs per CPU. Nobody runs so many; it keeps the product within what a record holds.
+MAXIMUM_CPU_OVERCOMMIT: Final = 1000.0
+
+
 class ResourcesSettings(NodeSettings, kw_only=True):
     """Settings of the resources daemon.
 
     The host keeps `reserve_memory_mb` of its memory, `reserve_disk_mb` of the file system of `guest_dir` and
-    `reserve_cpus` of its CPUs for itself. The CPUs left are offered `cpu_overcommit` times. `guest_overhead_mb` is the
-    memory that QEMU itself takes for each guest on top of the guest's own. The record is written on change, and every
+    `reserve_cpus` of its CPUs for itself, or the percentages of them where that is more. The CPUs left are offered
+    `cpu_overcommit` times. `guest_overhead_mb` is the memory that QEMU itself takes for each guest on top of the
+    guest's own (docs/operations.md has the source of its default). The record is written on change, and every
     `refresh_s`.
     """
 
@@ -118,6 +123,9 @@ class ResourcesSettings(NodeSettings, kw_only=True):
     reserve_disk_mb: int = 1024
     reserve_cpus: int = 0
     cpu_overcommit: float = 1.0
+    reserve_memory_percent: float = 0.0
+    reserve_disk_percent: float = 0.0
+    reserve_cpus_percent: float = 0.0
     guest_overhead_mb: int = 128
     refresh_s: float = 60.0
     metrics_listen: str = "127.0.0.1:17012"
@@ -125,7 +133,14 @@ class ResourcesSettings(NodeSettings, kw_only=True):
     def check(self) -> None:
         super().check()
         require_not_negative(self, "reserve_memory_mb", "reserve_disk_mb", "reserve_cpus", "guest_overhead_mb")
+        for name in ("reserve_memory_percent", "reserve_disk_percent", "reserve_cpus_percent"):
+            if not 0 <= getattr(self, name) < 100:
+                raise ConfigurationError(f"{name} must be from 0 to below 100, got {getattr(self, name):g}")
         require_above_zero(self, "cpu_overcommit", "refresh_s")
+        if not self.cpu_overcommit <= MAXIMUM_CPU_OVERCOMMIT:
+            raise ConfigurationError(
+                f"cpu_overcommit must be at most {MAXIMUM_CPU_OVERCOMMIT:g}, got {self.cpu_overcommit:g}"
+            )
 
 
 class GuestwatchSettings(NodeSettings, kw_only=True):

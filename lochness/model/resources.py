@@ -29,15 +29,33 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
         return Resources(memory=self.memory + other.memory, disk=self.disk + other.disk, cpu=self.cpu + other.cpu)
 
 
+class HugePages(msgspec.Struct, frozen=True, kw_only=True):
+    """Pages of one size that the host's kernel set aside, and how many of them nobody uses."""
+
+    size_kb: Quantity = 0
+    total: Quantity = 0
+    free: Quantity = 0
+
+
+class NumaCell(msgspec.Struct, frozen=True, kw_only=True):
+    """A NUMA node of the host: its memory in MB, its CPUs in the kernel's list format ("0-3,8"), its huge pages."""
+
+    cell: SmallQuantity = 0
+    memory: Quantity = 0
+    cpus: str = ""
+    huge_pages: tuple[HugePages, ...] = ()
+
+
 class ResourcesRecord(Record):
     """hypervisors/ID/resources: written by the resources daemon.
 
     `total` is what guests may use in all, after reserves and foreign domains, CPUs times the overcommit ratio.
     `available` is total minus the claims of the guests bound there and `guest_overhead_mb` (QEMU's own memory, MB) for
-    each. `computed_from` holds the figures behind them, by name.
+    each. `computed_from` holds the figures behind them, by name. `numa_cells` are the host's, [] when it does not tell.
     """
 
     total: Resources = Resources()
     available: Resources = Resources()
     guest_overhead_mb: Quantity = 0
     computed_from: dict[str, Any] = {}
+    numa_cells: tuple[NumaCell, ...] = ()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from lochness.capacity import Host
-from lochness.host_facts import free_disk_mb, host_cpus, host_memory_mb, used_disk_mb
+from lochness.host_facts import free_disk_mb, host_cpus, host_memory_mb, numa_cells, used_disk_mb
+from lochness.model.resources import NumaCell
 from lochness_node.driver.protocol import Domain
 
 
@@ -21,25 +21,27 @@ class Sources:
 
     memory_mb: Callable[[], int]
     cpus: Callable[[], int]
-    disk_free_mb: Callable[[], int]
-    disk_guests_mb: Callable[[], int]
+    disk_free_mb: Callable[[Path], int]
+    disk_guests_mb: Callable[[Path], int]
     domains: Callable[[], tuple[Domain, ...]]
+    cells: Callable[[], tuple[NumaCell, ...]] = numa_cells
 
-    def host(self) -> Host:
+    def host(self, guest_dir: Path) -> Host:
         return Host(
             memory_mb=self.memory_mb(),
             cpus=self.cpus(),
-            disk_free_mb=self.disk_free_mb(),
-            disk_guests_mb=self.disk_guests_mb(),
+            disk_free_mb=self.disk_free_mb(guest_dir),
+            disk_guests_mb=self.disk_guests_mb(guest_dir),
+            cells=self.cells(),
         )
 
 
-def machine_sources(guest_dir: Path, domains: Callable[[], tuple[Domain, ...]]) -> Sources:
-    """This machine's: psutil, the file system of `guest_dir`, and `domains`."""
+def machine_sources(domains: Callable[[], tuple[Domain, ...]]) -> Sources:
+    """This machine's: psutil, the kernel, the file system where guests' disks lie, and `domains`."""
     return Sources(
         memory_mb=host_memory_mb,
         cpus=host_cpus,
-        disk_free_mb=partial(free_disk_mb, guest_dir),
-        disk_guests_mb=partial(used_disk_mb, guest_dir),
+        disk_free_mb=free_disk_mb,
+        disk_guests_mb=used_disk_mb,
         domains=domains,
     )

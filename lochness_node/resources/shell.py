@@ -34,6 +34,8 @@ from lochness_node.resources.facts import Sources, machine_sources
 from lochness_node.resources.unbound import unbound_use
 from lochness_node.settings import ResourcesSettings, reloaded
 
+#: The hypervisor's config in etcd that says where guests' disks lie.
+GUEST_DISK_DIR: Final = "guestDiskDir"
 #: How soon to ask again what could not be told: libvirt, or whether the hypervisor is registered.
 RETRY_LOOK_S: Final = 2.0
 #: Of refresh_s. Below 1, as the cadence comes up to JITTER early, and twice that early after a late one.
@@ -59,13 +61,14 @@ class ResourcesDaemon:
         self._store = store
         self._driver = driver
         self._reread = reread or (lambda: settings)
-        self._sources = sources or machine_sources(Path(settings.guest_dir), driver.domains)
+        self._sources = sources or machine_sources(driver.domains)
         self._clock = clock or SystemClock()
         self._log = get_logger(self.name)
         self.waker = Waker()
         self._registration = Registration(settings.id, self._log)
         self._unbound: UnboundUse | None = None
         self._is_stale = False
+        self._refused_dir = ""
         self._written_s: float | None = None
         driver.on_event(lambda _guest, _kind: self.waker.wake())
         driver.on_connection(lambda _state: self.waker.wake())
@@ -77,17 +80,18 @@ class ResourcesDaemon:
 
     def run_pass(self) -> PassReport:
         self._watch.ensure_started()
-        host = self._sources.host()
         domains = self._domains()
         hypervisor_id = self._settings.id
         reading = self._store.read(
             Key(keys.hypervisor(hypervisor_id)),
             Key(keys.hypervisor_resources(hypervisor_id)),
             Prefix(keys.hypervisor_guests(hypervisor_id)),
+            Key(keys.hypervisor_config(hypervisor_id, GUEST_DISK_DIR)),
         )
         self._registration.saw(is_registered=reading.one(0) is not None)
         if reading.one(0) is None:
             return PassReport(self._registration.status, look_again_s=RETRY_LOOK_S)
+        host = self._sources.host(self._guest_dir(reading.one(3)))
         claims = claims_of(reading.ranges[2])
         written = _parsed(reading.one(1))
         if domains is not None:
@@ -103,12 +107,25 @@ class ResourcesDaemon:
         return PassReport(f"{report.status}; libvirt does not answer", RETRY_LOOK_S, report.figures)
 
     def reload(self) -> None:
-        self._settings = reloaded(self._settings, self._reread(), self._log, "guest_dir")
+        self._settings = reloaded(self._settings, self._reread(), self._log)
 
     def stop(self) -> None:
         self._watch.stop()
         self._store.close()
         self._driver.close()
+
+    def _guest_dir(self, found: KeyValue | None) -> Path:
+        """The hypervisor's own in etcd, else the configured one. One that is no absolute path is said and not used."""
+        given = found.value.decode(errors="replace").strip() if found else ""
+        if not given or Path(given).is_absolute():
+            self._refused_dir = ""
+            return Path(given or self._settings.guest_dir)
+        if given != self._refused_dir:
+            self._refused_dir = given
+            self._log.error(
+                events.RESOURCES_CONFIG_REFUSED, key=GUEST_DISK_DIR, value=given, used=self._settings.guest_dir
+            )
+        return Path(self._settings.guest_dir)
 
     def _domains(self) -> tuple[Domain, ...] | None:
         """None when libvirt does not answer, which is said once."""
@@ -180,4 +197,7 @@ def _policy(settings: ResourcesSettings) -> Policy:
         reserve_cpus=settings.reserve_cpus,
         cpu_overcommit=settings.cpu_overcommit,
         guest_overhead_mb=settings.guest_overhead_mb,
+        reserve_memory_percent=settings.reserve_memory_percent,
+        reserve_disk_percent=settings.reserve_disk_percent,
+        reserve_cpus_percent=settings.reserve_cpus_percent,
     )

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from lochness import events, keys
-from lochness.model.resources import ResourcesRecord
+from lochness.model.resources import HugePages, NumaCell, ResourcesRecord
 from lochness.store.memory import MemoryStore
 from lochness.store.protocol import Delete, Key, Put
 from lochness_lab.etcd import EtcdServer
@@ -152,16 +152,23 @@ class Host:
         self.memory_mb = 10000
         self.driver = LibvirtDriver("test:///default")
         self.is_libvirt_there = True
-        settings = ResourcesSettings(id="hv", guest_dir=str(directory), guest_overhead_mb=0, reserve_memory_mb=0)
+        self.cells: tuple[NumaCell, ...] = ()
+        settings = ResourcesSettings(
+            id="hv", guest_dir=str(directory), guest_overhead_mb=0, reserve_memory_mb=0, reserve_disk_mb=0
+        )
         sources = Sources(
             memory_mb=lambda: self.memory_mb,
             cpus=lambda: 4,
-            disk_free_mb=lambda: 1000,
-            disk_guests_mb=lambda: 0,
+            disk_free_mb=self._free_mb,
+            disk_guests_mb=lambda _directory: 0,
             domains=self._domains,
+            cells=lambda: self.cells,
         )
         self.daemon = ResourcesDaemon(settings, self.store, self.driver, sources=sources, clock=self)
         self.store.commit([], [Put(keys.hypervisor("hv"), b"{}")])
+
+    def _free_mb(self, directory: Path) -> int:
+        return 500 if directory == Path("/srv/guests") else 1000
 
     def _domains(self):
         return self.driver.domains() if self.is_libvirt_there else LibvirtDriver("nonsense:///").domains()
@@ -216,3 +223,30 @@ def test_a_hypervisor_that_was_removed_is_not_written_for(host):
     host.store.commit([], [Delete(keys.hypervisor("hv"))])
     host.daemon.run_pass()
     assert host.store.read(Key(keys.hypervisor_resources("hv"))).one() is None
+
+
+def record_of(host: Host) -> ResourcesRecord:
+    host.daemon.run_pass()
+    found = host.store.read(Key(keys.hypervisor_resources("hv"))).one()
+    assert found is not None
+    return ResourcesRecord.from_json(found.value)
+
+
+def test_the_guest_disk_directory_of_this_hypervisor_in_etcd_is_the_one_that_counts(host):
+    key = keys.hypervisor_config("hv", "guestDiskDir")
+    assert record_of(host).total.disk == 1000
+    host.store.commit([], [Put(key, b"/srv/guests")])
+    assert record_of(host).total.disk == 500
+    host.store.commit([], [Put(key, b"guests")])
+    assert record_of(host).total.disk == 1000, "not absolute: the configured one is used"
+    host.store.commit([], [Delete(key)])
+    assert record_of(host).total.disk == 1000
+
+
+def test_huge_pages_and_cells_are_reported_and_not_offered(host):
+    before = record_of(host).total.memory
+    pages = HugePages(size_kb=2048, total=100, free=90)
+    host.cells = (NumaCell(cell=0, memory=10000, cpus="0-3", huge_pages=(pages,)),)
+    record = record_of(host)
+    assert record.total.memory == before - 200
+    assert record.numa_cells == host.cells

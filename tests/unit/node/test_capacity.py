@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lochness.capacity import (
@@ -19,7 +21,7 @@ from lochness.capacity import (
 from lochness.errors import ValidationError
 from lochness.identity import GuestID, new_id
 from lochness.model.guest import Binding
-from lochness.model.resources import Resources
+from lochness.model.resources import HugePages, NumaCell, Resources
 from lochness.store.protocol import KeyValue
 from lochness_node.driver.protocol import Domain, DomainState, Ownership
 from lochness_node.resources.unbound import unbound_use
@@ -103,3 +105,23 @@ def test_claims_are_those_of_the_bindings():
 def test_a_malformed_binding_is_named_not_left_out():
     with pytest.raises(ValidationError, match="guests/g: "):
         claims_of([KeyValue("lochness/hypervisors/h/guests/g", b"{", 1, 1)])
+
+
+def test_a_reserve_is_the_larger_of_amount_and_share_and_rounded_up():
+    shares = replace(PLAIN, reserve_memory_percent=10, reserve_disk_percent=1, reserve_cpus_percent=1)
+    assert total_memory_mb(HOST, UnboundUse(), shares) == 16000 - 1600
+    assert total_disk_mb(HOST, shares) == 100000 - 1000
+    assert total_cpus(HOST, UnboundUse(), shares) == 7, "a share of a CPU is a CPU"
+    both = replace(shares, reserve_memory_mb=2000, reserve_disk_mb=10, reserve_cpus=3)
+    assert total_memory_mb(HOST, UnboundUse(), both) == 14000
+    assert total_disk_mb(HOST, both) == 99000
+    assert total_cpus(HOST, UnboundUse(), both) == 5
+
+
+def test_huge_pages_are_not_offered():
+    pages = (HugePages(size_kb=2048, total=512, free=512), HugePages(size_kb=1 << 20, total=2, free=0))
+    host = replace(HOST, cells=(NumaCell(cell=0, huge_pages=pages), NumaCell(cell=1, huge_pages=pages)))
+    assert host.huge_pages_mb == 2 * (1024 + 2048)
+    assert total_memory_mb(host, UnboundUse(), PLAIN) == 16000 - 6144
+    assert total_memory_mb(replace(host, memory_mb=6000), UnboundUse(), PLAIN) == 0
+    assert compute(host, UnboundUse(), {}, PLAIN).numa_cells == host.cells

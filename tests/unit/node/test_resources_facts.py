@@ -8,7 +8,8 @@ import psutil
 import pytest
 
 from lochness.errors import UnavailableError
-from lochness.host_facts import free_disk_mb, host_cpus, host_memory_mb, used_disk_mb
+from lochness.host_facts import free_disk_mb, host_cpus, host_memory_mb, numa_cells, used_disk_mb
+from lochness.model.resources import HugePages, NumaCell
 
 
 def test_memory_is_the_machines():
@@ -44,3 +45,21 @@ def test_disks_count_with_what_they_take_not_with_their_size(tmp_path):
 
 def test_no_directory_takes_nothing(tmp_path):
     assert used_disk_mb(tmp_path / "absent") == 0
+
+
+def test_cells_and_huge_pages_are_read_as_the_kernel_shows_them(tmp_path):
+    for number, total in ((0, 7), (10, 0), (2, 3)):
+        pages = tmp_path / f"node{number}" / "hugepages" / "hugepages-2048kB"
+        pages.mkdir(parents=True)
+        (pages / "nr_hugepages").write_text(f"{total}\n")
+        (pages / "free_hugepages").write_text("1\n")
+        (pages.parents[1] / "meminfo").write_text(f"Node {number} MemTotal:  2048 kB\nNode {number} MemFree: 1 kB\n")
+        (pages.parents[1] / "cpulist").write_text("0-3,8\n")
+    cells = numa_cells(tmp_path)
+    assert [cell.cell for cell in cells] == [0, 2, 10]
+    assert cells[0] == NumaCell(cell=0, memory=2, cpus="0-3,8", huge_pages=(HugePages(size_kb=2048, total=7, free=1),))
+    assert numa_cells(tmp_path / "absent") == ()
+
+
+def test_this_machines_cells_have_memory_and_cpus():
+    assert all(cell.memory > 0 and cell.cpus for cell in numa_cells())
