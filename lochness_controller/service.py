@@ -36,6 +36,7 @@ from lochness_controller.api.app import build_app
 from lochness_controller.api.changes import Changes
 from lochness_controller.api.jobs import JobNews
 from lochness_controller.api.mirror import Mirror
+from lochness_controller.api.placement import Policy
 from lochness_controller.liveness.shell import Liveness
 from lochness_controller.presence import Presence
 from lochness_controller.scheduler.shell import Scheduler
@@ -102,6 +103,7 @@ class Controller:
         view.on_change(news.tell)
         self.presence = Presence(store, clock, ttl_s=settings.lease_ttl_s, on_change=self._wake)
         worker = self.presence.id
+        policy = Policy(load_candidate_functions(settings.candidate_functions), settings.failure_domain)
         self._dispatcher = Dispatcher(
             store,
             view,
@@ -111,8 +113,8 @@ class Controller:
                 clock,
                 worker=worker,
                 workers_alive=self._workers_alive,
-                functions=load_candidate_functions(settings.candidate_functions),
-                domain=settings.failure_domain,
+                functions=policy.functions,
+                domain=policy.domain,
             ),
             settings,
             clock,
@@ -124,7 +126,7 @@ class Controller:
         self._changes = Changes()
         self._mirror = Mirror(store)
         self._mirror.follow(self._changes.take, self._changes.begin_anew)
-        app = build_app(context, clock, news, self._mirror, self._changes)
+        app = build_app(context, clock, news, self._mirror, self._changes, policy)
         self._server = _Server(self._uvicorn_config(app), self._changes.close)
 
     def run(self) -> None:

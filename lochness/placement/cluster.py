@@ -63,6 +63,13 @@ class SubnetView:
     def has_free_address(self) -> bool:
         return next(self.free_addresses(), None) is not None
 
+    @property
+    def free_count(self) -> int:
+        """How many addresses are free; of a range that was not read whole, of those that were looked at."""
+        if self.offered is not None:
+            return sum(1 for _ in self.free_addresses())
+        return self.size - sum(self.first <= number <= self.last for number in self.used - self.reserved)
+
     def free_addresses(self) -> Iterator[IPAddress]:
         """Free addresses in order, lazily: the range may be a /8 or an IPv6 /64.
 
@@ -129,6 +136,15 @@ class HypervisorView:
     def with_claim(self, guest_id: str, claim: Resources, group: str = "") -> HypervisorView:
         groups = {**self.groups, group: self.groups.get(group, 0) + 1} if group else self.groups
         return replace(self, claims={**self.claims, guest_id: claim}, groups=groups)
+
+    def without_claim(self, guest_id: str, group: str = "") -> HypervisorView:
+        """The hypervisor as it would be without this guest of its."""
+        groups = {name: count - (name == group) for name, count in self.groups.items()}
+        return replace(
+            self,
+            claims={id: claim for id, claim in self.claims.items() if id != guest_id},
+            groups={name: count for name, count in groups.items() if count},
+        )
 
 
 @dataclass(frozen=True)

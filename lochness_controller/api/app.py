@@ -22,6 +22,7 @@ from lochness_controller.api import (
     hypervisors,
     jobs,
     networks,
+    placement,
     vlans,
 )
 from lochness_controller.api.changes import Changes
@@ -29,15 +30,19 @@ from lochness_controller.api.edge import Edge
 from lochness_controller.api.follow import Listeners
 from lochness_controller.api.jobs import JobNews
 from lochness_controller.api.mirror import Mirror
+from lochness_controller.api.placement import Policy
 from lochness_controller.api.problems import answer_http_exception, answer_lochness_error, answer_unexpected
 
 BODY_MAX_BYTES: Final = 1 << 20
 
 
-def build_app(context: Context, clock: Clock, news: JobNews, mirror: Mirror, changes: Changes) -> ASGIApp:
+def build_app(
+    context: Context, clock: Clock, news: JobNews, mirror: Mirror, changes: Changes, policy: Policy
+) -> ASGIApp:
     """The application on the store of `context`.
 
-    `news` wakes the requests that wait for jobs, `mirror` answers lists, `changes` is what clients follow.
+    `news` wakes the requests that wait for jobs, `mirror` answers lists, `changes` is what clients follow,
+    `policy` places.
     """
     listeners = Listeners(changes)
     app = Litestar(
@@ -50,6 +55,7 @@ def build_app(context: Context, clock: Clock, news: JobNews, mirror: Mirror, cha
             *vlans.routers(),
             config.router(),
             follow.follow,
+            placement.router(),
             health.healthz,
             health.readyz,
             health.metrics,
@@ -59,6 +65,7 @@ def build_app(context: Context, clock: Clock, news: JobNews, mirror: Mirror, cha
             "clock": Provide(lambda: clock, sync_to_thread=False, use_cache=True),
             "mirror": Provide(lambda: mirror, sync_to_thread=False, use_cache=True),
             "listeners": Provide(lambda: listeners, sync_to_thread=False, use_cache=True),
+            "policy": Provide(lambda: policy, sync_to_thread=False, use_cache=True),
             "news": Provide(lambda: news, sync_to_thread=False, use_cache=True),
         },
         exception_handlers={
