@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from ipaddress import IPv4Address
 from types import TracebackType
 from typing import Final, Self
 
@@ -42,11 +43,14 @@ from lochness_lab.fake_agent import AgentServer, FakeAgent
 PUTS_PER_TRANSACTION: Final = 120
 LEASE_TTL_S: Final = 30
 GUEST: Final = Resources(memory=512, disk=1024, cpu=1)
+FIRST_ADDRESS: Final = IPv4Address("10.0.0.10")
+ADDRESSES: Final = 16_000_000
 HYPERVISOR: Final = Resources(memory=256_000, disk=2_000_000, cpu=128)
 
 
 class Fleet:
-    """A context manager, or start() and stop(). `job_s` is how long an agent's job takes."""
+    """A context manager, or start() and stop(). `job_s` is how long an agent's job takes, `addresses` how many the
+    network has."""
 
     def __init__(
         self,
@@ -58,11 +62,13 @@ class Fleet:
         job_s: float = 0.0,
         ttl_s: int = LEASE_TTL_S,
         minimal_every: int = 0,
+        addresses: int = ADDRESSES,
     ) -> None:
         self._store = store
         self._total = total
         self._guest = guest
         self._ttl_s = ttl_s
+        self._addresses = addresses
         #: The agents by their hypervisors' ids.
         self.agents: dict[str, FakeAgent] = {}
         for number in range(1, hypervisors + 1):
@@ -135,8 +141,8 @@ class Fleet:
             network=self.network,
             cidr="10.0.0.0/8",
             gateway="10.0.0.1",
-            start="10.0.0.10",
-            end="10.255.0.0",
+            start=str(FIRST_ADDRESS),
+            end=str(FIRST_ADDRESS + self._addresses - 1),
         )
         image = ImageRecord(id=self.image, source="https://images.example.org/small.qcow2", sha256="ab" * 32)
         return [

@@ -2,8 +2,9 @@
 
 A controller on a fleet of simulated hypervisors is under load (creates, actions, deletes, requests to cancel) and is
 killed with SIGKILL again and again, at a random moment after it listens; then the same with two controllers, of which
-one is killed each time. In the end every job that was acknowledged must have ended as done or with an error that is
-true, no guest may be on two hypervisors or be lost, and `lochness.invariants` must find nothing.
+one is killed each time, on hypervisors that can not hold all guests in a network without addresses for all (R1). After
+each kill `lochness.invariants` must find nothing. In the end every job that was acknowledged must have ended as done or
+with an error that is true, and no guest may be on two hypervisors or be lost.
 
     make bench-R3            QUICK=1 for 10 kills; R3_KILLS=N for N
 """
@@ -26,12 +27,13 @@ from typing import Final
 
 import httpx
 
-from bench.fleet import Fleet
+from bench.fleet import ADDRESSES, GUEST, HYPERVISOR, Fleet
 from lochness import keys
-from lochness.errors import LochnessError
+from lochness.errors import LochnessError, NoCandidateError
 from lochness.invariants import check
 from lochness.jobs import request_cancel
 from lochness.model.job import JobRecord
+from lochness.model.resources import Resources
 from lochness.store.etcd import EtcdStore
 from lochness.store.protocol import KeyValue, Prefix, Store
 from lochness_lab.etcd import EtcdServer, free_ports
@@ -45,6 +47,9 @@ GUESTS_PER_CLIENT: Final = 12
 KILLS: Final = 200
 QUICK_KILLS: Final = 10
 JOB_S: Final = 0.05
+#: With two controllers: room for three guests on each hypervisor, addresses for fewer, and guests for more than both.
+CROWDED: Final = Resources(memory=3 * GUEST.memory, disk=HYPERVISOR.disk, cpu=HYPERVISOR.cpu)
+CROWDED_ADDRESSES: Final = 34
 START_LIMIT_S: Final = 60.0
 END_LIMIT_S: Final = 180.0
 #: From the moment it listens to the kill: most of what it found is taken up and under way by then.
@@ -169,11 +174,13 @@ def wall_clock() -> datetime:
 def run(kills: int, controllers: int, tell: bool = True) -> Found:
     """Kill so often, with so many controllers at once."""
     found, dice = Found(), random.Random(kills * 10 + controllers)
+    is_crowded = controllers > 1
+    room, addresses = (CROWDED, CROWDED_ADDRESSES) if is_crowded else (HYPERVISOR, ADDRESSES)
     with (
         tempfile.TemporaryDirectory(prefix="lochness-r3-") as directory,
         EtcdServer(Path(directory) / "etcd") as etcd,
         EtcdStore([etcd.url], timeout_s=30) as store,
-        Fleet(store, HYPERVISORS, job_s=JOB_S, minimal_every=3) as fleet,
+        Fleet(store, HYPERVISORS, total=room, addresses=addresses, job_s=JOB_S, minimal_every=3) as fleet,
     ):
         running = [Controller(Path(directory), etcd.url) for _ in range(controllers)]
         load = Load(fleet, store, [controller.url for controller in running])
@@ -185,6 +192,7 @@ def run(kills: int, controllers: int, tell: bool = True) -> Found:
                     threading.Event().wait(dice.uniform(0, LIFE_MAX_S))
                     victim = dice.choice(running)
                     victim.kill()
+                    found.violations += broken(store.read(Prefix(keys.ROOT)).ranges[0])
                     victim.start()
                     if tell and number % 20 == 0:
                         print(f"R3: {number} of {kills} kills, {len(load.acknowledged)} jobs acknowledged", flush=True)
@@ -196,7 +204,8 @@ def run(kills: int, controllers: int, tell: bool = True) -> Found:
                 controller.kill()
         found.kills = kills
         found.acknowledged = len(load.acknowledged)
-        look(found, store.read(Prefix(keys.ROOT)).ranges[0], fleet, load.acknowledged)
+        true_reasons = TRUE_REASONS | {NoCandidateError.reason} if is_crowded else TRUE_REASONS
+        look(found, store.read(Prefix(keys.ROOT)).ranges[0], fleet, load.acknowledged, true_reasons)
     return found
 
 
@@ -206,19 +215,26 @@ def unfinished(store: Store) -> list[JobRecord]:
     return [job for job in jobs if not job.is_finished]
 
 
-def look(found: Found, items: tuple[KeyValue, ...], fleet: Fleet, acknowledged: set[str]) -> None:
+def broken(items: Iterable[KeyValue]) -> list[str]:
+    """The promises that `items`, all keys of one revision, break: hosts overcommitted, addresses given twice ..."""
+    return [f"{violation.kind}: {violation.text}" for violation in check(items)]
+
+
+def look(
+    found: Found, items: tuple[KeyValue, ...], fleet: Fleet, acknowledged: set[str], true_reasons: frozenset[str]
+) -> None:
     """Add what is wrong to `found.violations`."""
     jobs = {
         job.id: job for item in items if item.key.startswith(keys.JOB_PATH) for job in [JobRecord.from_json(item.value)]
     }
     wrong = found.violations
-    wrong += [f"{violation.kind}: {violation.text}" for violation in check(items)]
+    wrong += broken(items)
     wrong += [f"job {id} was acknowledged and is gone" for id in acknowledged - jobs.keys()]
     for job in jobs.values():
         found.ends[job.reason if job.status == "error" else job.status] += 1
         if not job.is_finished:
             wrong.append(f"job {job.id} ({job.request}) has not ended: {job.status}, {job.action}")
-        elif job.status == "error" and (not job.error or job.reason not in TRUE_REASONS):
+        elif job.status == "error" and (not job.error or job.reason not in true_reasons):
             wrong.append(f"job {job.id} ({job.request}) ended with {job.reason!r}: {job.error}")
     wrong += list(wrong_guests(items, fleet, list(jobs.values())))
     wrong += list(done_twice(fleet.agents.values(), jobs))
@@ -238,6 +254,9 @@ def wrong_guests(items: tuple[KeyValue, ...], fleet: Fleet, jobs: list[JobRecord
         elif bound.get(guest) != hypervisors and not was_cut_short(guest, jobs):
             yield f"guest {guest} is on {hypervisors}, bound to {bound.get(guest, [])}"
     created = {job.guest for job in jobs if job.request == "create" and job.status == "done"}
+    refused = {job.guest for job in jobs if job.reason == NoCandidateError.reason}
+    for guest in refused & (there.keys() | bound.keys()):
+        yield f"guest {guest} was refused and is there or bound"
     deleted = {job.guest for job in jobs if job.request == "delete"}
     for guest in created - deleted:
         if guest not in there or guest not in bound:

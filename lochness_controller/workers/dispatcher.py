@@ -5,9 +5,10 @@ Invariants:
 2. A guest is set free for its next job only when what the last one wrote is in the view.
 3. A job that could not go on for now (the store away, a fault of ours) is taken up again after `RETRY_S`, and the
    others do not wait for it. A job that waits, for an agent or for anything else, holds no thread.
-4. A job that is not begun within `line_limit_s` ends with an error that says so, and a request to cancel is heeded
+4. A fault of ours ends the job that meets it, after `FAULTS_MAX` tries; the jobs of its batch are placed all the same.
+5. A job that is not begun within `line_limit_s` ends with an error that says so, and a request to cancel is heeded
    wherever the job stands.
-5. The work for a change is in proportion to the change, not to the number of jobs.
+6. The work for a change is in proportion to the change, not to the number of jobs.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ from lochness_controller.workers.agent_calls import AgentCalls
 from lochness_controller.workers.decide import KnownJob, Line, Places
 from lochness_controller.workers.gates import Gates
 from lochness_controller.workers.holding import CancelRequestedError, HeldJob, StoreAwayError
-from lochness_controller.workers.job_runner import JobRunner
+from lochness_controller.workers.job_runner import FaultError, JobRunner
 from lochness_controller.workers.retention import Retention
 from lochness_controller.workers.view import JobsView
 
 RETRY_S: Final = 2.0
+#: So many faults of ours in a row end a job.
+FAULTS_MAX: Final = 5
 TICK_S: Final = 1.0
 #: The store's calls of all jobs are made on so many threads.
 STORE_THREADS: Final = 32
@@ -73,6 +76,7 @@ class Dispatcher:
         self._line = Line(worker, places, stale_s=settings.lease_ttl_s)
         self._retention = Retention(store, view, settings, clock)
         self._held: dict[str, HeldJob | None] = {}  # job -> in whose hands; None: the scheduler's
+        self._faults: dict[str, list[FaultError]] = {}  # job -> faults of ours in a row
         self._news: deque[str] = deque()
         self._is_told = False
         self._have_workers_changed = True
@@ -214,24 +218,34 @@ class Dispatcher:
         task.add_done_callback(self._tasks.discard)
 
     async def _place(self, batch: Sequence[KnownJob]) -> None:
-        is_put_off = False
+        ends = dict.fromkeys((known.job.id for known in batch), await self._placed(batch))
+        if len(batch) > 1 and isinstance(ends[batch[0].job.id], FaultError):  # one of them: the others must not suffer
+            ends = {known.job.id: await self._placed([known]) for known in batch}
+        self._is_placing = False
+        for known in batch:
+            end = ends[known.job.id]
+            self._let_go(known, is_put_off=end is not None and not isinstance(end, FaultError))
+            if isinstance(end, FaultError):
+                self._end(self._view.known(known.job.id) or known, end)
+
+    async def _placed(self, batch: Sequence[KnownJob]) -> LochnessError | None:
+        """What stood in the way of having them placed or refused; a FaultError is one of ours."""
         try:
             await asyncio.get_running_loop().run_in_executor(self._threads, self._scheduler.place, batch)
         except LochnessError as error:
             _log.info(events.JOB_DELAYED, jobs=len(batch), error=error.message, reason=error.reason, retry_s=RETRY_S)
-            is_put_off = True
-        except Exception:  # the pass boundary: a fault of ours must not end the placing of others
+            return error
+        except Exception as error:  # the pass boundary
             _log.exception(events.PASS_FAILED, jobs=len(batch))
-            is_put_off = True
-        self._is_placing = False
-        for known in batch:
-            self._let_go(known, is_put_off)
+            return FaultError(error)
+        return None
 
     async def _work_on(self, held: HeldJob) -> None:
         self._let_go(held.known, await self._is_put_off(held, self._runner.run(held)))
 
     async def _fail(self, held: HeldJob, why: LochnessError) -> None:
-        await self._is_put_off(held, self._runner.run(held, ended_by=why))
+        if await self._is_put_off(held, self._runner.run(held, ended_by=why)):
+            await asyncio.sleep(RETRY_S)
         del self._held[held.job.id]
         self._hear((held.job.id,))
 
@@ -242,9 +256,11 @@ class Dispatcher:
         except StoreAwayError as error:
             _log.info(events.JOB_DELAYED, job=held.job.id, error=str(error), retry_s=RETRY_S)
             return True
-        except Exception:  # the pass boundary: one job's fault must not end the others
+        except Exception as error:  # the pass boundary: one job's fault must not end the others
             _log.exception(events.PASS_FAILED, job=held.job.id, guest=held.job.guest)
+            self._faults.setdefault(held.job.id, []).append(FaultError(error))
             return True
+        self._faults.pop(held.job.id, None)
         return False
 
     def _let_go(self, known: KnownJob, is_put_off: bool) -> None:
@@ -253,7 +269,10 @@ class Dispatcher:
         del self._held[job.id]
         self._learn(job.id, now_s)
         self._line.free(job.guest, now_s, is_resting=is_put_off)
-        if is_put_off:
+        if len(faults := self._faults.get(job.id, [])) >= FAULTS_MAX:
+            self._line.wake(job.guest, now_s)
+            self._end(self._view.known(job.id) or known, faults[-1])
+        elif is_put_off:
             asyncio.get_running_loop().call_later(RETRY_S, self._rouse, job.guest)
         self._call_soon()
 

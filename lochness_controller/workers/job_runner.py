@@ -43,6 +43,13 @@ class TakenUpTooOftenError(LochnessError):
     reason = "taken_up_too_often"
 
 
+class FaultError(LochnessError):
+    """A fault of ours; the log has its traceback."""
+
+    def __init__(self, fault: Exception) -> None:
+        super().__init__(f"internal error: {type(fault).__name__} (the controller's log has the details)")
+
+
 class JobRunner:
     """Carries out jobs as the controller `worker`. Used on one event loop, by any number of jobs at a time."""
 
@@ -112,8 +119,7 @@ class JobRunner:
             await self._fail(held, self._told(held, error), error.reason)
         except Exception as error:  # the pass boundary: a fault of ours fails this job, not the others
             _log.exception(events.PASS_FAILED, job=held.job.id, guest=held.job.guest, action=held.job.action)
-            text = f"internal error: {type(error).__name__} (the controller's log has the details)"
-            await self._fail(held, text, LochnessError.reason)
+            await self._fail(held, FaultError(error).message, FaultError.reason)
 
     async def _fail(self, held: HeldJob, error: str, reason: str) -> None:
         now = self._clock.now()
