@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap venv check format test demo bench packages wheel clean
+.PHONY: help bootstrap venv check format test test-system demo lab bench packages wheel clean
 
 BIN := .venv/bin
 PACKAGES := lochness lochness_node lochness_controller lochness_lab
@@ -11,9 +11,9 @@ ARGS ?=
 WORKERS ?= 2
 
 help: ## this text
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  ARGS='...' is handed on to pytest (make test) and to the demo (make demo)."
+	@echo "  ARGS='...' is handed on to pytest (make test), the demo (make demo) and the laboratory (make lab)."
 
 bootstrap:
 	@packaging/bootstrap.sh all
@@ -34,8 +34,16 @@ format: venv ## let ruff put the code in order
 test: bootstrap ## install what is missing and run every test, the real parts included
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
+test-system: packages ## tests on whole hosts that boot, installed from the packages: some minutes, needs root
+	@packaging/bootstrap.sh lab
+	$(BIN)/python -m pytest -m hosts tests/system/hosts $(ARGS)
+
 demo: bootstrap ## install what is missing and show a guest running, on an etcd and a libvirtd of its own
 	@$(BIN)/python -m lochness_lab.demo $(ARGS)
+
+lab: packages ## three hypervisors and a management host that boot, and a first guest; ARGS='-n 5', see lochness-lab
+	@packaging/bootstrap.sh lab
+	@$(BIN)/lochness-lab up $(ARGS)
 
 bench-%: ## one goal: make bench-R1; QUICK=1 for a small run; ends with one line for machines
 	@$(BIN)/python -m "$$(ls bench/$$(tr A-Z a-z <<<'$*')_*.py | sed 's|/|.|; s|\.py$$||')"

@@ -11,6 +11,7 @@ It does not limit memory, processors or what root inside can do to the files it 
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import signal
@@ -23,6 +24,7 @@ from typing import Self
 from lochness.errors import ConfigurationError, DeadlineError, UnavailableError
 from lochness_lab.processes import DIE_WITH_PARENT, SBIN, Process, child, die_with_us, find_program, kill_with_child
 
+WAIT_ROUND_S = 3600.0
 NAMESPACES = ("--mount", "--pid", "--net", "--uts", "--ipc")
 #: util-linux and iproute2 are what a machine is made with.
 PROGRAMS = ("unshare", "nsenter", "setpriv", "mount", "ip")
@@ -103,6 +105,12 @@ class Machine:
         if self._init is not None:
             self._init.kill()
             self._init = None
+
+    def wait(self) -> None:
+        """Return when the machine is off, for whatever reason."""
+        while self._init is not None and self._init.is_running:
+            with contextlib.suppress(DeadlineError):
+                self._init.wait(WAIT_ROUND_S)
 
     @property
     def is_on(self) -> bool:

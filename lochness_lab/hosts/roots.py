@@ -1,0 +1,188 @@
+"""Where do the hosts' file systems come from? From Debian once, from the packages in dist/ at each of their versions.
+
+1. A root is complete or does not exist: it is built aside and renamed. Its name says what it was made of.
+2. Two who build at once do not clash: the second waits and takes the first's.
+3. A root with Loch Ness shares the files below /usr with Debian's by hard links: dpkg replaces files, it never writes
+   into them. Hosts write to a layer of their own above it, never into a root.
+4. Nothing of a root is started while it is made: no init runs there.
+
+Older roots with Loch Ness are removed when a newer one is made, Debian's only by hand.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from lochness.errors import ConfigurationError
+from lochness_lab.hosts.commands import run
+from lochness_lab.processes import require_program
+from lochness_lab.waiting import wait_until
+
+#: What a host has of Debian: systemd, the packages that Loch Ness's depend on, etcd, and tools for whoever looks.
+DEBIAN: Final = (
+    *("systemd", "systemd-sysv", "libpam-systemd", "dbus", "python3", "procps", "less", "iproute2", "nftables"),
+    *("iputils-ping", "dnsmasq-base", "libvirt-daemon-system", "libvirt-daemon-driver-qemu", "libvirt-clients"),
+    *("qemu-system-x86", "qemu-utils", "etcd-server", "etcd-client"),
+)
+HYPERVISOR_PACKAGES: Final = ("lochness-common", "lochness-client", "lochness-node")
+MANAGEMENT_PACKAGES: Final = ("lochness-common", "lochness-client", "lochness-controller")
+BUILD_LIMIT_S: Final = 900.0
+_UNWANTED: Final = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*")
+#: Mounts and processes of its own: they end with the command, however it ends.
+_TREE: Final = ("--mount", "--pid", "--fork", "--kill-child=KILL")
+
+Tell = Callable[[str], None]
+
+
+def hypervisor_root(cache: Path, dist: Path, *, tell: Tell) -> Path:
+    """The root of a host that carries guests. Raises ConfigurationError, UnavailableError, DeadlineError."""
+    return _with_packages(cache, "hypervisor", _package_files(dist, HYPERVISOR_PACKAGES), tell)
+
+
+def management_root(cache: Path, dist: Path, *, tell: Tell) -> Path:
+    """The root of the host with the controller. Raises as hypervisor_root."""
+    return _with_packages(cache, "management", _package_files(dist, MANAGEMENT_PACKAGES), tell)
+
+
+def debian_root(cache: Path, *, tell: Tell) -> Path:
+    """A Debian of this machine's release with what the packages depend on. Raises as hypervisor_root."""
+    release = _release()
+    root = cache / f"debian-{release}-{_digest(*DEBIAN)}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with _only_builder(cache / "roots.lock"):
+        if not root.exists():
+            mmdebstrap = require_program("mmdebstrap", "mmdebstrap")
+            mirror = run(["apt-get", "indextargets", "--format", "$(REPO_URI)"], limit_s=30).stdout.split()
+            if not mirror:
+                raise ConfigurationError("apt knows no Debian mirror: apt-get update")
+            tell(
+                f"Debian {release} for the hosts, {len(DEBIAN)} packages and what they depend on; once, a minute or two"
+            )
+            options = [f"--dpkgopt=path-exclude={path}" for path in _UNWANTED]
+            with _aside(root) as new:
+                run(
+                    [
+                        *("unshare", *_TREE, "--mount-proc", mmdebstrap, "--mode=root", *options),
+                        *("--variant=minbase", "--dpkgopt=force-unsafe-io"),
+                        *("--aptopt=APT::Install-Recommends false", f"--include={','.join(DEBIAN)}"),
+                        *(release, str(new), mirror[0]),
+                    ],
+                    limit_s=BUILD_LIMIT_S,
+                )
+    return root
+
+
+def _with_packages(cache: Path, kind: str, packages: Sequence[Path], tell: Tell) -> Path:
+    debian = debian_root(cache, tell=tell)
+    digest = _digest(debian.name, *(hashlib.sha256(path.read_bytes()).hexdigest() for path in packages))
+    root = cache / f"{kind}-{digest}"
+    with _only_builder(cache / "roots.lock"):
+        if not root.exists():
+            tell(f"{', '.join(path.name for path in packages)} installed for the {kind} hosts")
+            with _aside(root) as new:
+                _copy(debian, new)
+                install(new, packages)
+            for older in cache.glob(f"{kind}-*"):
+                if older != root and not _is_in_use(older):
+                    shutil.rmtree(older, ignore_errors=True)
+    return root
+
+
+def install(root: Path, packages: Sequence[Path]) -> None:
+    """Install package files into a root in which nothing runs. Raises UnavailableError with dpkg's words."""
+    within = root / "tmp" / "packages"
+    within.mkdir()
+    for path in packages:
+        shutil.copy(path, within)
+    names = [f"/tmp/packages/{path.name}" for path in packages]
+    run(
+        [
+            *("unshare", *_TREE, f"--root={root}", "--wd=/", "--mount-proc=/proc"),
+            *("env", "DEBIAN_FRONTEND=noninteractive", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"),
+            *("dpkg", "--force-unsafe-io", "--install", *names),
+        ],
+        limit_s=BUILD_LIMIT_S,
+    )
+    shutil.rmtree(within)
+
+
+def _package_files(dist: Path, names: Sequence[str]) -> list[Path]:
+    found = []
+    for name in names:
+        files = sorted(dist.glob(f"{name}_*.deb"))
+        if len(files) != 1:
+            raise ConfigurationError(f"{dist} holds {len(files)} packages {name}: make packages")
+        found += files
+    return found
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A copy that may be changed: /usr by links, see 3; the rest file by file."""
+    run(["cp", "-a", "--link", f"{source}/usr", str(target)], limit_s=BUILD_LIMIT_S)
+    others = [str(path) for path in source.iterdir() if path.name != "usr"]
+    run(["cp", "-a", *others, str(target)], limit_s=BUILD_LIMIT_S)
+
+
+def _release() -> str:
+    words = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
+    if words.get("ID") != "debian" or "VERSION_CODENAME" not in words:
+        name = words.get("PRETTY_NAME", "unknown").strip('"')
+        raise ConfigurationError(f"the hosts are Debian, built on Debian with apt; this machine is {name}")
+    return words["VERSION_CODENAME"]
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _is_in_use(root: Path) -> bool:
+    """Whether a laboratory has hosts on that root now."""
+    for mounts in Path("/proc").glob("[0-9]*/mounts"):
+        try:
+            if str(root) in mounts.read_text(errors="replace"):
+                return True
+        except OSError:
+            continue  # it ended, or is none of ours
+    return False
+
+
+@contextmanager
+def _aside(root: Path) -> Iterator[Path]:
+    """A directory to build in, which becomes `root` when the block ends well, and is removed when not."""
+    new = root.with_name(f"{root.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(mode=0o755)
+    try:
+        yield new
+        new.rename(root)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _only_builder(lock: Path) -> Iterator[None]:
+    with lock.open("w") as file:
+
+        def is_ours() -> bool:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+        wait_until(is_ours, limit_s=BUILD_LIMIT_S, what=f"end of another build, which holds {lock}")
+        yield
+
+
+def require_root() -> None:
+    """Raises ConfigurationError unless we may make namespaces and mounts."""
+    if os.geteuid() != 0:
+        raise ConfigurationError("the laboratory's hosts need root: sudo make lab")
