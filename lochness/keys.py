@@ -21,7 +21,9 @@ HYPERVISOR_PATH: Final = "lochness/hypervisors/"
 IMAGE_PATH: Final = "lochness/images/"
 JOB_PATH: Final = "lochness/jobs/"
 NETWORK_PATH: Final = "lochness/networks/"
+REQUEST_PATH: Final = "lochness/requests/"
 SUBNET_PATH: Final = "lochness/subnets/"
+TOKEN_PATH: Final = "lochness/tokens/"
 VLAN_PATH: Final = "lochness/vlans/"
 VLANGROUP_PATH: Final = "lochness/vlangroups/"
 
@@ -195,6 +197,15 @@ def vlangroup_vlans(id: str) -> str:
 
 def vlangroup_vlan(id: str, tag: str) -> str:
     return f"{VLANGROUP_PATH}{id}/vlans/{tag}"
+
+
+def request(digest: str) -> str:
+    """A request that came with an Idempotency-Key, and its answer; `digest` is that of the client and its key."""
+    return f"{REQUEST_PATH}{digest}"
+
+
+def token(id: str) -> str:
+    return f"{TOKEN_PATH}{id}"
 
 
 def job(id: str) -> str:

@@ -21,16 +21,19 @@ from lochness.log import configure_logging, get_logger
 from lochness.store.connect import open_store
 from lochness.systemd_notify import SystemdNotifier
 from lochness_controller.settings import ControllerSettings, load_controller_settings
+from lochness_controller.token_command import tokens
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(tokens, name="token")
 
 
 def _option(metavar: str, help: str) -> Any:
     return typer.Option(metavar=metavar, help=help, show_default=False)
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def controller(
+    context: typer.Context,
     etcd: Annotated[str | None, _option("URL[,URL]", "LOCHNESS_ETCD; default http://127.0.0.1:2379")] = None,
     etcd_ca: Annotated[str | None, _option("FILE", "LOCHNESS_ETCD_CA")] = None,
     etcd_cert: Annotated[str | None, _option("FILE", "LOCHNESS_ETCD_CERT")] = None,
@@ -44,7 +47,8 @@ def controller(
 ) -> None:
     """The central process of Loch Ness: HTTP API, scheduler, workers.
 
-    Settings come from the file, then the environment, then the flags; the later wins.
+    Settings come from the file, then the environment, then the flags; the later wins. Without a command it runs until
+    it is stopped.
     """
     flags: dict[str, Any] = {
         "etcd": etcd,
@@ -55,6 +59,9 @@ def controller(
         "config": config,
         "log_level": log_level,
     }
+    if context.invoked_subcommand is not None:
+        context.obj = flags
+        return
     log = get_logger("controller")
     configure_logging(identifier="lochness-controller")
     try:

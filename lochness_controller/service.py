@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,12 +29,15 @@ from lochness.candidate_plugins import load_candidate_functions
 from lochness.clock import Clock, SystemClock
 from lochness.context import Context
 from lochness.errors import ConfigurationError
+from lochness.http_connection import Connection
 from lochness.listen import Address, check_listen, open_listener
 from lochness.log import configure_logging, get_logger
+from lochness.server_tls import Certificates
 from lochness.store.protocol import Store
 from lochness.systemd_notify import SystemdNotifier
-from lochness_controller.api.app import build_app
+from lochness_controller.api.app import Parts, build_app
 from lochness_controller.api.changes import Changes
+from lochness_controller.api.door import KnownTokens
 from lochness_controller.api.jobs import JobNews
 from lochness_controller.api.mirror import Mirror
 from lochness_controller.api.placement import Policy
@@ -126,8 +130,27 @@ class Controller:
         self._changes = Changes()
         self._mirror = Mirror(store)
         self._mirror.follow(self._changes.take, self._changes.begin_anew)
-        app = build_app(context, clock, news, self._mirror, self._changes, policy)
-        self._server = _Server(self._uvicorn_config(app), self._changes.close)
+        tokens = KnownTokens(store)
+        self._mirror.follow(tokens.take, tokens.forget)
+        app = build_app(
+            Parts(
+                context,
+                clock,
+                news,
+                self._mirror,
+                self._changes,
+                tokens,
+                policy,
+                id=self.presence.id,
+                controllers_alive=self._workers_alive,
+                is_token_required=settings.require_tokens,
+                requests_max=settings.requests_max,
+            )
+        )
+        tls = settings.tls.context()
+        self._certificates = Certificates(settings.tls, tls) if tls else None
+        self._is_certificate_bad = False
+        self._server = _Server(self._uvicorn_config(app, tls), self._changes.close)
 
     def run(self) -> None:
         """Serve until `ask_stop`. Call it once."""
@@ -176,6 +199,7 @@ class Controller:
                 self._reload()
                 self._notifier.ready()
             self._tell_status(is_ready)
+            self._renew_certificate()
             watchdog_s = self._notifier.watchdog_s
             if watchdog_s is not None and time.monotonic() >= next_sign_s and not self._is_stuck():
                 self._notifier.watchdog()
@@ -192,6 +216,19 @@ class Controller:
             _log.warning(events.SETTINGS_NEED_RESTART, settings=", ".join(fixed))
         configure_logging(self._settings.log_level, identifier="lochness-controller")
         _log.info(events.DAEMON_RELOADED)
+
+    def _renew_certificate(self) -> None:
+        """Show a certificate that was replaced on the disk. One that cannot be used is told once."""
+        if self._certificates is None:
+            return
+        try:
+            if self._certificates.renew():
+                _log.info(events.CONTROLLER_CERTIFICATE_RENEWED)
+            self._is_certificate_bad = False
+        except ConfigurationError as error:
+            if not self._is_certificate_bad:
+                _log.error(events.CONTROLLER_CERTIFICATE_UNUSABLE, error=error.message)
+            self._is_certificate_bad = True
 
     def _tell_status(self, is_ready: bool) -> None:
         """One line for `systemctl status`."""
@@ -216,7 +253,8 @@ class Controller:
     def _open_sockets(self) -> None:
         try:
             for text in self._settings.listen:
-                listener, address = open_listener(check_listen(text, insecure=self._settings.insecure))
+                checked = check_listen(text, insecure=self._settings.insecure, is_protected=self._settings.is_protected)
+                listener, address = open_listener(checked)
                 self._sockets.append(listener)
                 self.addresses.append(address)
                 _log.info(events.CONTROLLER_LISTENING, address=str(address))
@@ -225,10 +263,11 @@ class Controller:
                 listener.close()
             raise
 
-    def _uvicorn_config(self, app: object) -> uvicorn.Config:
+    def _uvicorn_config(self, app: object, tls: ssl.SSLContext | None) -> uvicorn.Config:
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]  # an ASGI application by the framework's types, not by uvicorn's
             loop="none",
+            http=Connection,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -236,6 +275,8 @@ class Controller:
             limit_concurrency=_CONNECTIONS_MAX,
             timeout_keep_alive=_KEEP_ALIVE_S,
         )
+        config.load()
+        config.ssl = tls
         config.timeout_graceful_shutdown = GRACE_S  # type: ignore[assignment]  # seconds; uvicorn hands it to asyncio
         return config
 

@@ -18,6 +18,7 @@ from lochness.agent_access import AgentAccess
 from lochness.candidate_plugins import DEFAULT_NAMES, load_candidate_functions
 from lochness.errors import ConfigurationError
 from lochness.listen import check_listen
+from lochness.server_tls import ServerTLS
 from lochness.settings import COMMON_VARIABLES, CommonSettings, load_settings
 
 DEFAULT_FILE: Final = Path("/etc/lochness/controller.toml")
@@ -32,6 +33,7 @@ DEFAULT_LISTEN: Final = "127.0.0.1:17000"
 
 _POSITIVE: Final = (
     "api_threads",
+    "requests_max",
     "jobs_running",
     "jobs_running_per_hypervisor",
     "fetch_limit_s",
@@ -52,10 +54,12 @@ _POSITIVE: Final = (
 class ControllerSettings(CommonSettings, kw_only=True):
     """Settings of `lochness-controller`.
 
-    `listen` are HOST:PORT, all serving the same API; beyond loopback only with `insecure`, as there is no TLS yet.
-    `api_threads` requests are worked on at a time, `jobs_running` jobs, of these `jobs_running_per_hypervisor` on one
-    hypervisor. `fetch_limit_s`, `create_limit_s`, `delete_limit_s` and `action_limit_s` bound a job's step, from asking
-    the agent to its answer; `undo_limit_s` the undoing of a create that failed, `force_limit_s` what a forced delete
+    `listen` are HOST:PORT, all serving the same API; beyond loopback only with `tls_cert` and `tls_key` (PEM files) and
+    besides `require_tokens` (clients send a token) or `tls_client_ca` (clients show a certificate of it), or with
+    `insecure`. At most `requests_max` requests are taken at a time, and `api_threads` of them worked on; `jobs_running`
+    jobs are, of these `jobs_running_per_hypervisor` on one hypervisor. `fetch_limit_s`, `create_limit_s`,
+    `delete_limit_s` and `action_limit_s` bound a job's step, from asking the agent to its answer; `undo_limit_s` the
+    undoing of a create that failed, `force_limit_s` what a forced delete
     waits for its agent, `line_limit_s` the time until a job is begun. Finished jobs are kept `job_kept_s`, and at most
     `jobs_kept_max` of them. All jobs are looked at anew every `look_interval_s`,
     whatever the watch said. The controller's lease lives `lease_ttl_s`: so long a dead one's jobs wait for another
@@ -68,6 +72,11 @@ class ControllerSettings(CommonSettings, kw_only=True):
 
     listen: list[str] = msgspec.field(default_factory=lambda: [DEFAULT_LISTEN])
     insecure: bool = False
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    require_tokens: bool = False
+    requests_max: int = 512
     api_threads: int = 32
     jobs_running: int = 1000
     jobs_running_per_hypervisor: int = 16
@@ -96,6 +105,16 @@ class ControllerSettings(CommonSettings, kw_only=True):
         """With what the controller comes to the agents."""
         return AgentAccess(ca=self.agent_ca, cert=self.agent_cert, key=self.agent_key, token=self.agent_token)
 
+    @property
+    def tls(self) -> ServerTLS:
+        """How the API shows itself."""
+        return ServerTLS(self.tls_cert, self.tls_key, self.tls_client_ca)
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether it may be listened beyond loopback: encrypted, and nobody gets in unknown."""
+        return bool(self.tls_cert and (self.require_tokens or self.tls_client_ca))
+
     def check(self) -> None:
         super().check()
         for name in _POSITIVE:
@@ -104,11 +123,12 @@ class ControllerSettings(CommonSettings, kw_only=True):
         if not 0 < self.agent_port < 1 << 16:
             raise ConfigurationError(f"agent_port must be 1 to 65535, got {self.agent_port}")
         self.agent_access.check()
+        self.tls.check()
         load_candidate_functions(self.candidate_functions)
         if not self.listen:
             raise ConfigurationError("listen names no address")
         for address in self.listen:
-            check_listen(address, insecure=self.insecure)
+            check_listen(address, insecure=self.insecure, is_protected=self.is_protected)
 
 
 #: What a reload may change: read at each use, from the one object that all parts share. The rest is built in.

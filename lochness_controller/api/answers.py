@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Response
+from litestar.types import Send
 
 from lochness.model.record import JSONObject
 
@@ -34,3 +35,11 @@ def accepted(guest: JSONObject | bytes, job_id: str) -> JSONLine:
 def array_of(records: Iterable[bytes]) -> bytes:
     """A JSON array of records that are JSON already."""
     return b"[" + b",".join(records) + b"]"
+
+
+async def send_json(send: Send, code: int, content: object, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """A whole answer, from outside of the framework."""
+    body = msgspec.json.encode(content) + b"\n"
+    fields = [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode()), *headers]
+    await send({"type": "http.response.start", "status": code, "headers": fields})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

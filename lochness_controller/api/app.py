@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Final
 
 from litestar import Litestar
@@ -23,28 +25,48 @@ from lochness_controller.api import (
     jobs,
     networks,
     placement,
+    tokens,
     vlans,
 )
 from lochness_controller.api.changes import Changes
+from lochness_controller.api.door import Door, KnownTokens
 from lochness_controller.api.edge import Edge
 from lochness_controller.api.follow import Listeners
 from lochness_controller.api.jobs import JobNews
 from lochness_controller.api.mirror import Mirror
 from lochness_controller.api.placement import Policy
+from lochness_controller.api.preconditions import refuse_where_there_is_no_revision
 from lochness_controller.api.problems import answer_http_exception, answer_lochness_error, answer_unexpected
+from lochness_controller.api.repeats import Repeats
 
 BODY_MAX_BYTES: Final = 1 << 20
 
 
-def build_app(
-    context: Context, clock: Clock, news: JobNews, mirror: Mirror, changes: Changes, policy: Policy
-) -> ASGIApp:
-    """The application on the store of `context`.
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the application needs of the controller.
 
-    `news` wakes the requests that wait for jobs, `mirror` answers lists, `changes` is what clients follow,
-    `policy` places.
+    `news` wakes the requests that wait for jobs, `mirror` answers lists, `changes` is what clients follow, `id` is the
+    controller's, `controllers_alive` who is running, `tokens` who may come in, `policy` places.
     """
-    listeners = Listeners(changes)
+
+    context: Context
+    clock: Clock
+    news: JobNews
+    mirror: Mirror
+    changes: Changes
+    tokens: KnownTokens
+    policy: Policy
+    id: str
+    controllers_alive: Callable[[], Collection[str]]
+    is_token_required: bool
+    requests_max: int
+
+
+def build_app(parts: Parts) -> ASGIApp:
+    """The application on the store of `parts.context`."""
+    context, clock, news, mirror = parts.context, parts.clock, parts.news, parts.mirror
+    listeners = Listeners(parts.changes)
     app = Litestar(
         route_handlers=[
             hypervisors.router(),
@@ -54,6 +76,7 @@ def build_app(
             *catalog.routers(),
             *vlans.routers(),
             config.router(),
+            tokens.router(),
             follow.follow,
             placement.router(),
             health.healthz,
@@ -65,7 +88,7 @@ def build_app(
             "clock": Provide(lambda: clock, sync_to_thread=False, use_cache=True),
             "mirror": Provide(lambda: mirror, sync_to_thread=False, use_cache=True),
             "listeners": Provide(lambda: listeners, sync_to_thread=False, use_cache=True),
-            "policy": Provide(lambda: policy, sync_to_thread=False, use_cache=True),
+            "policy": Provide(lambda: parts.policy, sync_to_thread=False, use_cache=True),
             "news": Provide(lambda: news, sync_to_thread=False, use_cache=True),
         },
         exception_handlers={
@@ -73,8 +96,23 @@ def build_app(
             HTTPException: answer_http_exception,
             Exception: answer_unexpected,
         },
+        before_request=refuse_where_there_is_no_revision,
         openapi_config=documents.CONFIG,
         request_max_body_size=BODY_MAX_BYTES,
         logging_config=None,
     )
-    return Edge(app)
+    once = Repeats(
+        app,
+        context.store,
+        id=parts.id,
+        controllers_alive=parts.controllers_alive,
+        body_max_bytes=BODY_MAX_BYTES,
+    )
+    door = Door(
+        once,
+        parts.tokens,
+        clock,
+        is_token_required=parts.is_token_required,
+        requests_max=parts.requests_max,
+    )
+    return Edge(door)

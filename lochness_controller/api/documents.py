@@ -6,14 +6,14 @@ that it does not know, needs the records' own decoding. What the framework can n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import msgspec
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, Parameter, Reference, RequestBody, Schema
 
 from lochness.model.record import Record
 
@@ -44,12 +44,35 @@ def answers(kind: Any, status: int = 200, *errors: int) -> dict[int, ResponseSpe
 
 def takes(kind: type[Record] | None = None) -> type[Operation]:
     """An operation whose body is an object with the fields of `kind`, none of them required (None: of strings)."""
-    schema = Schema(type=OpenAPIType.OBJECT, additional_properties=Schema(type=OpenAPIType.STRING))
     if kind is not None:
-        described = msgspec.json.schema(kind)
-        schema = _schema(described["$defs"][kind.__name__], described["$defs"])
+        return takes_fields(kind)
+    return _operation_with(Schema(type=OpenAPIType.OBJECT, additional_properties=Schema(type=OpenAPIType.STRING)))
 
-    return _operation_with(schema)
+
+def takes_fields(kind: type[msgspec.Struct]) -> type[Operation]:
+    """An operation whose body is an object with the fields of `kind`."""
+    described = msgspec.json.schema(kind)
+    return _operation_with(_schema(described["$defs"][kind.__name__], described["$defs"]))
+
+
+def listing(fields: Iterable[str]) -> type[Operation]:
+    """An operation that answers a list of records with these fields, a part of which can be asked for."""
+    text = Schema(type=OpenAPIType.STRING)
+    parameters: list[Parameter | Reference] = [
+        Parameter("limit", "query", schema=Schema(type=OpenAPIType.INTEGER, minimum=1), description="at most so many"),
+        Parameter("after", "query", schema=text, description="those behind this one in the list"),
+    ]
+    parameters += [
+        Parameter(name, "query", schema=text, description=f"those with this {name}; {name}.MEMBER of an object")
+        for name in sorted(fields)
+    ]
+
+    @dataclass
+    class ListOperation(Operation):
+        def __post_init__(self) -> None:
+            self.parameters = [*(self.parameters or []), *parameters]
+
+    return ListOperation
 
 
 def takes_list(of: Literal["string", "integer"]) -> type[Operation]:

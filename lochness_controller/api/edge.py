@@ -43,6 +43,12 @@ def request_id_of(scope: Any) -> str:
     return id
 
 
+def who_of(scope: Any) -> str:
+    """The name of the token that the request came with, "anonymous" for none."""
+    who: str = scope.get("state", {}).get("who", "")
+    return who
+
+
 class Edge:
     """The outermost ASGI application; everything goes through it to `inner`."""
 

@@ -8,10 +8,10 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-from litestar import Request, Router, delete, get, patch, post
+from litestar import Router, delete, get, patch, post
 from litestar.params import FromPath, FromQuery, RawBody
 
 from lochness import keys
@@ -20,7 +20,7 @@ from lochness.context import Context
 from lochness.entities.guest import Guest
 from lochness.errors import ConflictError, NotFoundError, ValidationError
 from lochness.guest_state import ALIVE
-from lochness.ids import new_id, parse_id
+from lochness.ids import parse_id
 from lochness.model.address import guest_mac
 from lochness.model.guest import GuestRecord, GuestStatus, Power, PowerRecord
 from lochness.model.job import DELETE, GUEST_ACTIONS, SELECT_HYPERVISOR, JobRecord, rfc3339
@@ -28,11 +28,14 @@ from lochness.model.record import JSONObject
 from lochness.store.protocol import Key
 from lochness.transactions import create_guest, request_action
 from lochness_controller.api.answers import JSONLine, accepted
-from lochness_controller.api.documents import answers, takes
+from lochness_controller.api.documents import answers, listing, takes
 from lochness_controller.api.edge import request_id_of
+from lochness_controller.api.fresh_ids import fresh_id, is_taken_over
 from lochness_controller.api.given import GivenClock, GivenContext, GivenMirror
+from lochness_controller.api.lists import answer_list, parse_query
 from lochness_controller.api.mirror import Mirror
-from lochness_controller.api.records import CHANGE_ATTEMPTS_MAX, apply, fill, known_fields, tell
+from lochness_controller.api.preconditions import Precondition, etag
+from lochness_controller.api.records import CHANGE_ATTEMPTS_MAX, AnyRequest, apply, fill, known_fields, tell
 from lochness_controller.api.shown import guest_fields
 
 #: What a guest should be from now on when an action is asked for.
@@ -47,9 +50,8 @@ POWER_AFTER: Final[dict[str, Power]] = {
     DELETE: "stopped",
 }
 
+_FIELDS: Final = frozenset({*(each.encode_name for each in msgspec.structs.fields(GuestRecord)), "power", "status"})
 _PLACE: Final = ("hypervisor", "subnet", "ip", "bridge")
-
-AnyRequest = Request[Any, Any, Any]
 
 
 def router() -> Router:
@@ -60,26 +62,34 @@ def router() -> Router:
     )
 
 
-@get("/", sync_to_thread=True, responses=answers(list[GuestRecord]))
-def list_guests(mirror: GivenMirror) -> JSONLine:
-    """Every guest."""
-    return JSONLine(mirror.current().guests())
+@get("/", sync_to_thread=True, responses=answers(list[GuestRecord]), operation_class=listing(_FIELDS))
+def list_guests(mirror: GivenMirror, request: AnyRequest) -> JSONLine:
+    """Every guest, or those that the query asks for."""
+    query = parse_query(request.query_params.multi_items(), _FIELDS)
+    if query.is_whole:
+        return JSONLine(mirror.current().guests())
+    return answer_list("/guests", query, mirror.current().each_guest())
 
 
 @get("/{id:str}", sync_to_thread=True, responses=answers(GuestRecord, 200, 404))
 def show(mirror: GivenMirror, id: FromPath[str]) -> JSONLine:
     """One guest."""
-    return JSONLine(_shown(mirror, parse_id(id)))
+    shown, revision = _shown(mirror, parse_id(id))
+    return JSONLine(shown, headers=etag(revision))
 
 
 @post("/", sync_to_thread=True, responses=answers(GuestRecord, 202, 404, 409), operation_class=takes(GuestRecord))
-def create(context: GivenContext, clock: GivenClock, request: AnyRequest, body: RawBody) -> JSONLine:
+def create(
+    context: GivenContext, mirror: GivenMirror, clock: GivenClock, request: AnyRequest, body: RawBody
+) -> JSONLine:
     """Create a guest: a job finds it a hypervisor, fetches its image there and starts it."""
     fields = {name: value for name, value in known_fields(GuestRecord, body).items() if name not in _PLACE}
     guest = context.new_guest()
-    fill(guest, {"mac": "", **fields})
+    fill(guest, {"mac": "", **fields, "id": fields.get("id") or fresh_id("record")})
     guest.mac = guest.mac or guest_mac(guest.id)
     guest.validate()
+    if first := _accepted_before(context, mirror, guest):
+        return first
     _require(context, guest, "flavor", "network")
     job = _new_job(guest, SELECT_HYPERVISOR, "create", clock, request)
     try:
@@ -92,13 +102,20 @@ def create(context: GivenContext, clock: GivenClock, request: AnyRequest, body: 
 
 
 @patch(
-    "/{id:str}", sync_to_thread=True, responses=answers(GuestRecord, 200, 404, 409), operation_class=takes(GuestRecord)
+    "/{id:str}",
+    sync_to_thread=True,
+    responses=answers(GuestRecord, 200, 404, 409, 412),
+    operation_class=takes(GuestRecord),
+    has_revision=True,
 )
-def change(context: GivenContext, mirror: GivenMirror, id: FromPath[str], body: RawBody) -> JSONLine:
+def change(
+    context: GivenContext, mirror: GivenMirror, request: AnyRequest, id: FromPath[str], body: RawBody
+) -> JSONLine:
     """Change the fields in the body. A running guest takes them over when it is created anew."""
-    changes = known_fields(GuestRecord, body)
+    changes, precondition = known_fields(GuestRecord, body), Precondition.of(request)
     guest = context.guest(id)
     for attempt in range(1, CHANGE_ATTEMPTS_MAX + 1):
+        precondition.check(f"guest {guest.id}", guest.revision)
         before = guest.to_fields()
         apply(guest, changes)
         guest.validate()
@@ -112,10 +129,17 @@ def change(context: GivenContext, mirror: GivenMirror, id: FromPath[str], body: 
                 raise
             guest.refresh()
     tell("changed", guest)
-    return JSONLine(_shown(mirror, guest.id))
+    shown, revision = _shown(mirror, guest.id)
+    return JSONLine(shown, headers=etag(revision))
 
 
-@delete("/{id:str}", sync_to_thread=True, status_code=202, responses=answers(GuestRecord, 202, 404))
+@delete(
+    "/{id:str}",
+    sync_to_thread=True,
+    status_code=202,
+    responses=answers(GuestRecord, 202, 404, 412),
+    has_revision=True,
+)
 def remove(
     context: GivenContext,
     mirror: GivenMirror,
@@ -129,7 +153,13 @@ def remove(
     return _ask(context, mirror, clock, request, parse_id(id), DELETE, force=force)
 
 
-@post("/{id:str}/{action:str}", sync_to_thread=True, status_code=202, responses=answers(GuestRecord, 202, 404))
+@post(
+    "/{id:str}/{action:str}",
+    sync_to_thread=True,
+    status_code=202,
+    responses=answers(GuestRecord, 202, 404, 412),
+    has_revision=True,
+)
 def act(
     context: GivenContext,
     mirror: GivenMirror,
@@ -156,9 +186,12 @@ def _ask(
 ) -> JSONLine:
     """Write the job, and what the guest should be from now on, in one transaction."""
     attempts_left = CHANGE_ATTEMPTS_MAX
+    if first := _accepted_before(context, mirror, GuestRecord(id=guest_id)):
+        return first
     while True:
         attempts_left -= 1
         guest = context.guest(guest_id)
+        Precondition.of(request).check(f"guest {guest.id}", guest.revision)
         job = _new_job(guest, action, action, clock, request)
         job.force = force
         try:
@@ -173,7 +206,7 @@ def _ask(
 
 def _new_job(guest: Guest, action: str, asked: str, clock: Clock, request: AnyRequest) -> JobRecord:
     return JobRecord(
-        id=new_id(),
+        id=fresh_id("job"),
         action=action,
         guest=guest.id,
         created_at=rfc3339(clock.now()),
@@ -205,17 +238,25 @@ def _refuse_moves(before: JSONObject, guest: GuestRecord) -> None:
         )
 
 
-def _shown(mirror: Mirror, guest_id: str) -> bytes:
-    """The guest with its power and its status, as of now. Raises NotFoundError."""
+def _shown(mirror: Mirror, guest_id: str) -> tuple[bytes, int]:
+    """The guest with its power and its status, as of now, and its revision. Raises NotFoundError."""
     found = mirror.current().guest(guest_id)
     if found is None:
         raise NotFoundError("guest", guest_id)
-    return found[0]
+    return found
 
 
-def _shown_or(mirror: Mirror, guest: Guest) -> bytes:
+def _accepted_before(context: Context, mirror: Mirror, guest: GuestRecord) -> JSONLine | None:
+    """The answer to a request that comes again, if its job was made the first time."""
+    job_id = fresh_id("job")
+    if not is_taken_over() or context.store.read(Key(keys.job(job_id))).one() is None:
+        return None
+    return accepted(_shown_or(mirror, guest), job_id)
+
+
+def _shown_or(mirror: Mirror, guest: GuestRecord) -> bytes:
     """As `_shown`; the record in hand when it is gone already."""
     try:
-        return _shown(mirror, guest.id)
+        return _shown(mirror, guest.id)[0]
     except NotFoundError:
         return msgspec.json.encode(guest_fields(guest, PowerRecord(), GuestStatus(), ALIVE))

@@ -21,6 +21,7 @@ from lochness.transactions import Transaction
 from lochness_controller.api.answers import JSONLine
 from lochness_controller.api.documents import answers, takes
 from lochness_controller.api.given import GivenContext
+from lochness_controller.api.preconditions import Precondition
 from lochness_controller.api.records import Collection, change_and_save, collection_router, create_from, decoded, tell
 from lochness_controller.api.shown import hypervisor_fields
 
@@ -93,13 +94,13 @@ def list_guests(context: GivenContext, id: FromPath[str]) -> JSONLine:
     return JSONLine(context.hypervisor(id).guests())
 
 
-def _change(hypervisor: Hypervisor, changes: JSONObject) -> None:
+def _change(hypervisor: Hypervisor, changes: JSONObject, precondition: Precondition) -> None:
     """Change fields; of resources, those that are named."""
     current = hypervisor.to_fields()
     for name in _RESOURCES:
         if isinstance(changes.get(name), dict):
             changes = {**changes, name: {**current[name], **changes[name]}}
-    change_and_save(hypervisor, changes)
+    change_and_save(hypervisor, changes, precondition)
 
 
 def _create(context: Context, fields: JSONObject) -> Hypervisor:
@@ -126,5 +127,7 @@ _HYPERVISORS: Collection[Any] = Collection(
     remove=_remove,
     shown=_shown,
     shown_all=lambda picture: picture.hypervisors(),
+    shown_each=lambda picture: picture.each_hypervisor(),
+    more_fields=("alive", "lost_since"),
     shown_one=lambda picture, id: picture.hypervisor(id),
 )

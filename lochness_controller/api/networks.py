@@ -25,6 +25,7 @@ from lochness.transactions import Transaction, delete_subnet, link_subnet, unlin
 from lochness_controller.api.answers import JSONLine
 from lochness_controller.api.documents import answers, takes_list
 from lochness_controller.api.given import GivenContext
+from lochness_controller.api.preconditions import Precondition
 from lochness_controller.api.records import (
     CHANGE_ATTEMPTS_MAX,
     Collection,
@@ -123,12 +124,13 @@ def _create_subnet(context: Context, fields: JSONObject) -> Subnet:
     return subnet
 
 
-def _change_subnet(subnet: Subnet, changes: JSONObject) -> None:
+def _change_subnet(subnet: Subnet, changes: JSONObject, precondition: Precondition) -> None:
     """Change fields; another network means other links."""
     if "network" not in changes:
-        change_and_save(subnet, changes)
+        change_and_save(subnet, changes, precondition)
         return
     for attempt in range(1, CHANGE_ATTEMPTS_MAX + 1):
+        precondition.check(f"subnet {subnet.id}", subnet.revision)
         before = subnet.network
         apply(subnet, changes)
         subnet.validate()

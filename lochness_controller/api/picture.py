@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from lochness import keys
 from lochness.errors import LochnessError
@@ -63,17 +63,17 @@ class _Table(Generic[AnyParts]):
         """Something in the list has changed."""
         self._whole = None
 
-    def each(self, encode: Callable[[AnyParts], bytes | None]) -> list[bytes]:
-        """All records in the order of their ids."""
+    def each(self, encode: Callable[[AnyParts], bytes | None]) -> list[tuple[str, bytes]]:
+        """All records with their ids, in the order of these."""
         if self._order is None:
             self._order = sorted(self.parts)
-        found = (encode(self.parts[id]) for id in self._order)
-        return [record for record in found if record is not None]
+        found = ((id, encode(self.parts[id])) for id in self._order)
+        return [(id, record) for id, record in found if record is not None]
 
     def whole(self, encode: Callable[[AnyParts], bytes | None]) -> bytes:
         """All records as one JSON array."""
         if self._whole is None:
-            self._whole = array_of(self.each(encode))
+            self._whole = array_of(record for _, record in self.each(encode))
         return self._whole
 
     def one(self, id: str, encode: Callable[[AnyParts], bytes | None]) -> tuple[bytes, int] | None:
@@ -118,11 +118,11 @@ class Picture:
             self._settle()
             return self._guests.whole(self._guest_json)
 
-    def each_guest(self) -> list[bytes]:
-        """Every guest's JSON, by id."""
+    def each_guest(self) -> list[tuple[Any, bytes]]:
+        """Every guest's id and JSON, in order."""
         with self._lock:
             self._settle()
-            return self._guests.each(self._guest_json)
+            return [*self._guests.each(self._guest_json)]
 
     def guest(self, id: str) -> tuple[bytes, int] | None:
         """A guest's JSON and its record's mod_revision. Raises LochnessError for one that can not be read."""
@@ -135,10 +135,10 @@ class Picture:
         with self._lock:
             return self._hypervisors.whole(HypervisorParts.json)
 
-    def each_hypervisor(self) -> list[bytes]:
-        """Every hypervisor's JSON, by id."""
+    def each_hypervisor(self) -> list[tuple[Any, bytes]]:
+        """Every hypervisor's id and JSON, in order."""
         with self._lock:
-            return self._hypervisors.each(HypervisorParts.json)
+            return [*self._hypervisors.each(HypervisorParts.json)]
 
     def hypervisor(self, id: str) -> tuple[bytes, int] | None:
         """As `guest`."""

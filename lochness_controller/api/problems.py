@@ -52,6 +52,7 @@ _REASONS: Final[Mapping[int, str]] = {
     400: "invalid",
     404: "not_found",
     405: "method_not_allowed",
+    408: "body_too_slow",
     413: "body_too_large",
     415: "unsupported_media_type",
     503: "unavailable",
@@ -75,6 +76,11 @@ def problem(message: str, code: int, reason: str, details: Mapping[str, object] 
     return body
 
 
+def problem_of(error: LochnessError) -> JSONObject:
+    """The body that stands for an error."""
+    return problem(error.message, status_of(error), error.reason, error.details)
+
+
 def answer_lochness_error(request: Request[Any, Any, Any], error: LochnessError) -> Response[Any]:
     """For every error that Loch Ness raises on purpose."""
     status = status_of(error)
@@ -89,8 +95,7 @@ def answer_lochness_error(request: Request[Any, Any, Any], error: LochnessError)
             request_id=request_id_of(request.scope),
         )
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, OverloadedError) else {}
-    body = problem(error.message, status, error.reason, error.details)
-    return JSONLine(body, status_code=status, headers=headers)
+    return JSONLine(problem_of(error), status_code=status, headers=headers)
 
 
 def answer_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:

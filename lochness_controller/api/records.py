@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
-from litestar import Router, delete, get, patch, post
+from litestar import Request, Router, delete, get, patch, post
 from litestar.params import FromPath, RawBody
 from litestar.types import ControllerRouterHandler
 
@@ -25,12 +25,17 @@ from lochness.errors import ConflictError, ValidationError
 from lochness.ids import parse_id
 from lochness.log import get_logger
 from lochness.model.record import JSONObject, Record, decode_object
-from lochness_controller.api.answers import JSONLine, array_of
-from lochness_controller.api.documents import answers, takes
+from lochness_controller.api.answers import JSONLine
+from lochness_controller.api.documents import answers, listing, takes
+from lochness_controller.api.fresh_ids import fresh_id, is_taken_over
 from lochness_controller.api.given import GivenContext, GivenMirror
+from lochness_controller.api.lists import Listed, answer_list, parse_query
 from lochness_controller.api.picture import Picture
+from lochness_controller.api.preconditions import Precondition, etag
 
 CHANGE_ATTEMPTS_MAX: Final = 5
+
+AnyRequest = Request[Any, Any, Any]
 
 Entity = TypeVar("Entity", bound=Any)
 Decoded = TypeVar("Decoded")
@@ -50,11 +55,17 @@ class Collection(Generic[Entity]):
     each: Callable[[Context], Iterable[Entity]]
     fetch: Callable[[Context, str], Entity]
     create: Callable[[Context, JSONObject], Entity]
-    change: Callable[[Entity, JSONObject], None]
+    change: Callable[[Entity, JSONObject, Precondition], None]
     remove: Callable[[Entity], None]
     shown: Callable[[Entity], bytes] = lambda entity: entity.to_json()
     shown_all: Callable[[Picture], bytes] | None = None
     """The whole list; None: each as `shown` has it."""
+    shown_each: Callable[[Picture], list[Listed]] | None = None
+    """The list's records one by one, where `shown_all` is given."""
+    more_fields: tuple[str, ...] = ()
+    """What `shown` adds to the record's fields."""
+    place_of: Callable[[str], Any] = str
+    """A record's place in the list, from its identity as text."""
     shown_one: Callable[[Picture, str], tuple[bytes, int] | None] | None = None
     """One record and its revision; None: as `shown` has it."""
 
@@ -92,12 +103,15 @@ def create_from(blank: Any, fields: JSONObject) -> Any:
     return blank
 
 
-def change_and_save(record: Any, changes: JSONObject, resolve: Callable[[], JSONObject] | None = None) -> None:
-    """Apply `changes` and save, also when `record` changed since it was read.
+def change_and_save(
+    record: Any, changes: JSONObject, precondition: Precondition, resolve: Callable[[], JSONObject] | None = None
+) -> None:
+    """Apply `changes` and save, also when `record` changed since it was read, unless `precondition` forbids that.
 
     `resolve` answers the changes for `record` as it is then, where they depend on that.
     """
     for attempt in range(1, CHANGE_ATTEMPTS_MAX + 1):
+        precondition.check(f"{record.KIND} {record.identity}", record.revision)
         apply(record, resolve() if resolve else changes)
         try:
             record.save()
@@ -127,40 +141,73 @@ def collection_router(collection: Collection[Any], *more: ControllerRouterHandle
     """The routes of a collection; `more` are handlers below its path."""
     kind = collection.record
 
-    @get("/", sync_to_thread=True, responses=answers(list[kind]))  # type: ignore[valid-type]  # described, not checked
-    def list_all(context: GivenContext, mirror: GivenMirror) -> JSONLine:
-        if collection.shown_all is not None:
+    fields = frozenset({each.encode_name for each in msgspec.structs.fields(kind)} | set(collection.more_fields))
+
+    @get("/", sync_to_thread=True, responses=answers(list[kind]), operation_class=listing(fields))  # type: ignore[valid-type]  # described, not checked
+    def list_all(context: GivenContext, mirror: GivenMirror, request: AnyRequest) -> JSONLine:
+        query = parse_query(request.query_params.multi_items(), fields)
+        if collection.shown_all is None or collection.shown_each is None:
+            records = [
+                (collection.place_of(entity.identity), collection.shown(entity)) for entity in collection.each(context)
+            ]
+        elif query.is_whole:
             return JSONLine(collection.shown_all(mirror.current()))
-        return JSONLine(array_of(collection.shown(entity) for entity in collection.each(context)))
+        else:
+            records = collection.shown_each(mirror.current())
+        return answer_list(collection.path, query, records, place_of=collection.place_of)
 
     @post("/", sync_to_thread=True, responses=answers(kind, 201, 404, 409), operation_class=takes(kind))
     def create(context: GivenContext, body: RawBody) -> JSONLine:
-        entity = collection.create(context, known_fields(kind, body))
+        given = known_fields(kind, body)
+        if "id" in fields and not given.get("id", ""):
+            given["id"] = fresh_id("record")
+        try:
+            entity = collection.create(context, given)
+        except ConflictError as error:
+            if not (error.reason == "already_exists" and is_taken_over()):
+                raise
+            return shown(collection.fetch(context, given["id"]), 201)  # made at the first attempt
         tell("created", entity)
-        return JSONLine(collection.shown(entity), status_code=201)
+        return shown(entity, 201)
 
     @get("/{id:str}", sync_to_thread=True, responses=answers(kind, 200, 404))
     def show(context: GivenContext, mirror: GivenMirror, id: FromPath[str]) -> JSONLine:
         if collection.shown_one is not None:
             found = collection.shown_one(mirror.current(), parse_id(id))
             if found is not None:
-                return JSONLine(found[0])
-        return JSONLine(collection.shown(collection.fetch(context, id)))
+                return JSONLine(found[0], headers=etag(found[1]))
+        return shown(collection.fetch(context, id))
 
-    @patch("/{id:str}", sync_to_thread=True, responses=answers(kind, 200, 404, 409), operation_class=takes(kind))
-    def change(context: GivenContext, id: FromPath[str], body: RawBody) -> JSONLine:
+    @patch(
+        "/{id:str}",
+        sync_to_thread=True,
+        responses=answers(kind, 200, 404, 409, 412),
+        operation_class=takes(kind),
+        has_revision=True,
+    )
+    def change(context: GivenContext, request: AnyRequest, id: FromPath[str], body: RawBody) -> JSONLine:
         changes = known_fields(kind, body)
         entity = collection.fetch(context, id)
-        collection.change(entity, changes)
+        collection.change(entity, changes, Precondition.of(request))
         tell("changed", entity)
-        return JSONLine(collection.shown(entity))
+        return shown(entity)
 
-    @delete("/{id:str}", sync_to_thread=True, status_code=200, responses=answers(kind, 200, 404, 409))
-    def remove(context: GivenContext, id: FromPath[str]) -> JSONLine:
+    @delete(
+        "/{id:str}",
+        sync_to_thread=True,
+        status_code=200,
+        responses=answers(kind, 200, 404, 409, 412),
+        has_revision=True,
+    )
+    def remove(context: GivenContext, request: AnyRequest, id: FromPath[str]) -> JSONLine:
         entity = collection.fetch(context, id)
+        Precondition.of(request).check(f"{entity.KIND} {entity.identity}", entity.revision)
         collection.remove(entity)
         tell("removed", entity)
         return JSONLine(collection.shown(entity))
+
+    def shown(entity: Any, status_code: int = 200) -> JSONLine:
+        return JSONLine(collection.shown(entity), status_code=status_code, headers=etag(entity.revision))
 
     handlers: list[ControllerRouterHandler] = [list_all, create, show, change, remove, *more]
     return Router(path=collection.path, route_handlers=handlers)

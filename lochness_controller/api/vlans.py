@@ -20,6 +20,7 @@ from lochness.model.vlan import VLANGroupRecord, VLANRecord, parse_tag
 from lochness_controller.api.answers import JSONLine
 from lochness_controller.api.documents import answers, takes_list
 from lochness_controller.api.given import GivenContext
+from lochness_controller.api.preconditions import Precondition
 from lochness_controller.api.records import Collection, change_and_save, collection_router, create_from, decoded, tell
 
 
@@ -82,14 +83,14 @@ def _create_tag(context: Context, fields: JSONObject) -> VLAN:
     return vlan
 
 
-def _change_tag(vlan: VLAN, changes: JSONObject) -> None:
+def _change_tag(vlan: VLAN, changes: JSONObject, precondition: Precondition) -> None:
     if changes.get("tag", vlan.tag) != vlan.tag:
         text = f"tag can not be changed: it is {vlan.tag}, got {changes['tag']!r}"
         raise ValidationError(text, field="tag")
-    change_and_save(vlan, changes)
+    change_and_save(vlan, changes, precondition)
 
 
-def _change_group(group: VLANGroup, changes: JSONObject) -> None:
+def _change_group(group: VLANGroup, changes: JSONObject, precondition: Precondition) -> None:
     """Change fields; metadata is merged, null takes a name out."""
 
     def merge() -> JSONObject:
@@ -99,7 +100,7 @@ def _change_group(group: VLANGroup, changes: JSONObject) -> None:
         whole: JSONObject = {**group.metadata, **given}
         return {**changes, "metadata": {name: value for name, value in whole.items() if value is not None}}
 
-    change_and_save(group, changes, merge)
+    change_and_save(group, changes, precondition, merge)
 
 
 def _destroy(entity: Any) -> None:
@@ -114,6 +115,7 @@ _TAGS: Collection[Any] = Collection(
     create=_create_tag,
     change=_change_tag,
     remove=_destroy,
+    place_of=parse_tag,
 )
 
 _GROUPS: Collection[Any] = Collection(

@@ -7,23 +7,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from litestar.enums import ScopeType
-from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from lochness.clock import Clock
+from lochness.http_connection import bounded_body
 from lochness_node.agent.protection import Protection
 from lochness_node.agent.rates import Rates
 from lochness_node.agent.request_ids import with_request_ids
 
-#: From the first to the last piece of a request's body.
-BODY_LIMIT_S: Final = 30.0
 OPEN_TO_ALL: Final = "/healthz"
 
 
@@ -44,7 +41,7 @@ def guarded(app: ASGIApp, protection: Protection, rates: Rates, clock: Clock) ->
             ask = (b"www-authenticate", b'Bearer realm="lochness"')
             await _refuse(send, 401, "unauthorized", "the agent's token is required (Authorization: Bearer)", [ask])
             return
-        await app(scope, _bounded(receive), send)
+        await app(scope, bounded_body(receive), send)
 
     return with_request_ids(guard)
 
@@ -53,25 +50,6 @@ def _authorization(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The header's value, b"" when it is not there exactly once."""
     values = [value for name, value in headers if name == b"authorization"]
     return values[0] if len(values) == 1 else b""
-
-
-def _bounded(receive: Receive) -> Receive:
-    deadline_s = asyncio.get_running_loop().time() + BODY_LIMIT_S
-    is_complete = False
-
-    async def receive_in_time() -> Any:
-        nonlocal is_complete
-        if is_complete:  # what comes now is the client's leaving, however late
-            return await receive()
-        try:
-            async with asyncio.timeout_at(deadline_s):
-                message = await receive()
-        except TimeoutError as error:
-            raise HTTPException(f"the body did not come within {BODY_LIMIT_S:g} s", status_code=408) from error
-        is_complete = not (message["type"] == "http.request" and message.get("more_body"))
-        return message
-
-    return receive_in_time
 
 
 async def _refuse(send: Send, code: int, reason: str, message: str, headers: list[tuple[bytes, bytes]]) -> None:

@@ -3,7 +3,6 @@
 1. The server's event loop has a daemon thread of its own; nothing on it holds up the end of the process.
 2. It installs no signal handler and no logging of its own.
 3. `stop` ends within its limit, with or without the help of those who still wait for an answer.
-4. A connection on which no request begins is closed after UNUSED_LIMIT_S to twice that; one that began is answered.
 """
 
 from __future__ import annotations
@@ -18,33 +17,13 @@ from typing import Final
 
 import uvicorn
 from litestar.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from lochness.errors import DeadlineError, UnavailableError
+from lochness.http_connection import Connection
 
 #: Requests at a time; more are answered 503.
 REQUESTS_MAX: Final = 512
 _IDLE_CONNECTION_S: Final = 75
-#: Longer than the pause between two requests: who comes again is not cut off.
-UNUSED_LIMIT_S: Final = 90.0
-
-
-class _Connection(H11Protocol):
-    """A connection that ends when nobody asks anything on it, also when a head comes letter by letter."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(transport)
-        self._look(None)
-
-    def _look(self, last: object) -> None:
-        if self.transport.is_closing():
-            return
-        cycle: RequestResponseCycle | None = self.cycle
-        now = cycle or self
-        if last is now and (cycle is None or cycle.response_complete):
-            self.transport.close()
-            return
-        self.loop.call_later(UNUSED_LIMIT_S, self._look, now)
 
 
 class HttpServer:
@@ -53,7 +32,7 @@ class HttpServer:
     def __init__(self, app: ASGIApp, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         config = uvicorn.Config(
             app,
-            http=_Connection,
+            http=Connection,
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -1,61 +1,35 @@
 """Who may talk to the agent: the certificates it shows and demands, and the bearer token.
 
 1. Files and combinations that cannot work end the start, naming the file.
-2. A certificate that was renewed on the disk is shown to whoever connects from the next pass or reload on; one that
-   cannot be used changes nothing.
-3. Tokens are compared in a time that tells nothing of them.
-
-Not guaranteed: that a new client CA counts before a restart, or that a renewed certificate reaches open connections.
+2. Tokens are compared in a time that tells nothing of them.
 """
 
 from __future__ import annotations
 
 import hmac
-import ssl
 from dataclasses import dataclass
-from pathlib import Path
 
 from lochness.agent_access import check_token
-from lochness.errors import ConfigurationError
+from lochness.server_tls import ServerTLS
 
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """PEM files and the token, "" for none. `client_ca`: who connects must show a certificate of it."""
+    """The PEM files, and the token, "" for none."""
 
-    cert: str = ""
-    key: str = ""
-    client_ca: str = ""
+    files: ServerTLS = ServerTLS()
     token: str = ""
 
     @property
     def is_enough(self) -> bool:
         """Whether it may be listened beyond loopback: encrypted, and nobody gets in unknown."""
-        return bool(self.cert and (self.client_ca or self.token))
+        return bool(self.files.cert and (self.files.client_ca or self.token))
 
     def check(self) -> None:
         """Raise ConfigurationError when these do not go together, or a file cannot be used."""
-        if bool(self.cert) != bool(self.key):
-            raise ConfigurationError("tls_cert and tls_key belong together, only one is given")
-        if self.client_ca and not self.cert:
-            raise ConfigurationError("tls_client_ca needs tls_cert and tls_key")
         if self.token:
             check_token("token", self.token)
-        self.tls()
-
-    def tls(self) -> ssl.SSLContext | None:
-        """What the server listens with, None for clear text. Raises ConfigurationError."""
-        if not self.cert:
-            return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._load(context)
-        if self.client_ca:
-            try:
-                context.load_verify_locations(self.client_ca)
-            except OSError as error:  # ssl.SSLError too
-                raise ConfigurationError(f"tls_client_ca {self.client_ca} cannot be used: {_why(error)}") from error
-            context.verify_mode = ssl.CERT_REQUIRED
-        return context
+        self.files.check()
 
     def admits(self, authorization: bytes) -> bool:
         """Whether a request with this Authorization header, b"" for none, has the token, where one is asked for."""
@@ -63,44 +37,3 @@ class Protection:
             return True
         scheme, _, given = authorization.partition(b" ")
         return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self.token.encode())
-
-    def _load(self, context: ssl.SSLContext) -> None:
-        try:
-            context.load_cert_chain(self.cert, self.key)
-        except OSError as error:
-            raise ConfigurationError(
-                f"tls_cert {self.cert} with tls_key {self.key} cannot be used: {_why(error)}"
-            ) from error
-
-
-class Certificates:
-    """The certificate that `context` shows, kept as it is on the disk."""
-
-    def __init__(self, protection: Protection, context: ssl.SSLContext) -> None:
-        self._protection = protection
-        self._context = context
-        self._seen = self._stamps()
-
-    def renew(self) -> bool:
-        """Take up a certificate that was replaced; whether it was. Raises ConfigurationError, each time."""
-        stamps = self._stamps()
-        if stamps == self._seen:
-            return False
-        self._protection.tls()  # a pair that does not fit would leave the context with half of it
-        self._protection._load(self._context)
-        self._seen = stamps
-        return True
-
-    def _stamps(self) -> list[tuple[int, int]]:
-        stamps = []
-        for name in (self._protection.cert, self._protection.key):
-            try:
-                status = Path(name).stat()
-            except OSError as error:
-                raise ConfigurationError(f"{name} cannot be read: {_why(error)}") from error
-            stamps.append((status.st_ino, status.st_mtime_ns))
-        return stamps
-
-
-def _why(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__

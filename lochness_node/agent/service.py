@@ -22,6 +22,7 @@ from lochness.clock import Clock, SystemClock
 from lochness.errors import ConfigurationError, LochnessError
 from lochness.listen import Address, check_listen, open_listener
 from lochness.log import get_logger
+from lochness.server_tls import Certificates
 from lochness.store.connect import open_store
 from lochness.store.protocol import Key, Store
 from lochness_node.agent.agent import Agent, job_worker
@@ -38,7 +39,6 @@ from lochness_node.agent.images.cache import ImageCache
 from lochness_node.agent.images.download import FetchLimits
 from lochness_node.agent.jobs.journal import JobJournal
 from lochness_node.agent.jobs.registry import JobRegistry
-from lochness_node.agent.protection import Certificates
 from lochness_node.agent.rates import Rates
 from lochness_node.agent.settings import AgentSettings
 from lochness_node.daemon import run_daemon
@@ -118,7 +118,7 @@ class AgentDaemon:
         try:
             jobs.load(resume_age_max_s=settings.jobs_resume_s)
             protection = settings.protection
-            tls = protection.tls()
+            tls = protection.files.context()
             listener, address = open_listener(
                 check_listen(settings.listen, insecure=settings.insecure, is_protected=protection.is_enough)
             )
@@ -131,7 +131,7 @@ class AgentDaemon:
         server = HttpServer(guarded(app, protection, rates, self._clock), listener, tls)
         server.start()
         self._log.info(events.AGENT_LISTENING, address=str(address), port=address.port, is_tls=tls is not None)
-        return _Running(host, jobs, server, address, Certificates(protection, tls) if tls else None)
+        return _Running(host, jobs, server, address, Certificates(protection.files, tls) if tls else None)
 
     def _host(self, store: Store, driver: Driver, records: GuestRecords, images: ImageCache) -> Host:
         @functools.cache  # an error is not remembered: the next call tries again

@@ -10,6 +10,7 @@ from typing import Final
 
 from lochness.errors import ConfigurationError
 from lochness.listen import check_listen
+from lochness.server_tls import ServerTLS
 from lochness_node.agent.protection import Protection
 from lochness_node.driver.domain_type import DomainTypeSetting
 from lochness_node.settings import NodeSettings, require_above_zero, require_not_negative
@@ -59,7 +60,7 @@ class AgentSettings(NodeSettings, kw_only=True):
     @property
     def protection(self) -> Protection:
         """Who may talk to the agent."""
-        return Protection(self.tls_cert, self.tls_key, self.tls_client_ca, self.token)
+        return Protection(ServerTLS(self.tls_cert, self.tls_key, self.tls_client_ca), self.token)
 
     def check(self) -> None:
         super().check()

@@ -19,6 +19,7 @@ PLACEHOLDERS = {
     "subnet_id": "SUBNET",
     "guest_id": "GUEST",
     "ip": "IP",
+    "digest": "DIGEST",
     "tag": "TAG",
     "group_id": "GROUP",
     "name": "NAME",

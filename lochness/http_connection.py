@@ -1,0 +1,58 @@
+"""How long may a client hold a connection without asking for anything, and a request's body be on its way?
+
+1. A connection on which no request begins is closed after UNUSED_LIMIT_S to twice that, also when a head comes letter
+   by letter; one that began is answered.
+2. A body that is not complete BODY_LIMIT_S after its request began is refused with 408.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from litestar.exceptions import HTTPException
+from litestar.types import Receive
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+#: Longer than the pause between two requests: who comes again is not cut off.
+UNUSED_LIMIT_S: Final = 90.0
+#: From the first to the last piece of a request's body.
+BODY_LIMIT_S: Final = 30.0
+
+
+class Connection(H11Protocol):
+    """uvicorn's, with rule 1."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._look(None)
+
+    def _look(self, last: object) -> None:
+        if self.transport.is_closing():
+            return
+        cycle: RequestResponseCycle | None = self.cycle
+        now = cycle or self
+        if last is now and (cycle is None or cycle.response_complete):
+            self.transport.close()
+            return
+        self.loop.call_later(UNUSED_LIMIT_S, self._look, now)
+
+
+def bounded_body(receive: Receive) -> Receive:
+    """`receive` with rule 2; called when the request begins."""
+    deadline_s = asyncio.get_running_loop().time() + BODY_LIMIT_S
+    is_complete = False
+
+    async def receive_in_time() -> Any:
+        nonlocal is_complete
+        if is_complete:  # what comes now is the client's leaving, however late
+            return await receive()
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                message = await receive()
+        except TimeoutError as error:
+            raise HTTPException(f"the body did not come within {BODY_LIMIT_S:g} s", status_code=408) from error
+        is_complete = not (message["type"] == "http.request" and message.get("more_body"))
+        return message
+
+    return receive_in_time
