@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from litestar import Router, delete, get, patch
+from litestar import Router, delete, get, patch, post
 from litestar.params import FromPath, RawBody
 
 from lochness import keys
 from lochness.context import Context
 from lochness.entities.hypervisor import Hypervisor
-from lochness.errors import ConflictError, NotFoundError
+from lochness.errors import ConflictError, NotFoundError, ValidationError
 from lochness.guest_state import HypervisorSeen
 from lochness.ids import parse_id
 from lochness.model.hypervisor import HypervisorRecord
@@ -26,13 +26,16 @@ from lochness_controller.api.records import Collection, change_and_save, collect
 from lochness_controller.api.shown import hypervisor_fields
 
 _STRINGS: Final = "an object of strings"
+#: What a cordon says without a reason, and how many characters it may say.
+_CORDONED: Final = "cordoned by an operator"
+_REASON_MAX: Final = 1000
 _RESOURCES: Final = ("total_resources", "available_resources")
 
 
 def router() -> Router:
     """The routes."""
     return collection_router(
-        _HYPERVISORS, show_config, change_config, list_subnets, map_subnets, unmap_subnet, list_guests
+        _HYPERVISORS, show_config, change_config, cordon, uncordon, list_subnets, map_subnets, unmap_subnet, list_guests
     )
 
 
@@ -50,6 +53,37 @@ def change_config(context: GivenContext, id: FromPath[str], body: RawBody) -> JS
     hypervisor.set_configs(changes)
     tell("config changed", hypervisor)
     return JSONLine(context.hypervisor(id).config)
+
+
+@post(
+    "/{id:str}/cordon",
+    sync_to_thread=True,
+    status_code=200,
+    responses=answers(HypervisorRecord, 200, 404),
+    operation_class=takes(),
+)
+def cordon(context: GivenContext, id: FromPath[str], body: RawBody) -> JSONLine:
+    """No new guest comes here until `uncordon`; those that are here stay. `{"reason": "..."}` is told with refusals.
+
+    Its setting "cordoned" is the reason. Once more replaces it.
+    """
+    reason = decoded(body, dict[str, str], _STRINGS).get("reason", "").strip() if body else ""
+    if len(reason) > _REASON_MAX:
+        raise ValidationError(f"reason has {len(reason)} characters, at most {_REASON_MAX} are kept", field="reason")
+    return _set_cordon(context, id, reason or _CORDONED)
+
+
+@post("/{id:str}/uncordon", sync_to_thread=True, status_code=200, responses=answers(HypervisorRecord, 200, 404))
+def uncordon(context: GivenContext, id: FromPath[str]) -> JSONLine:
+    """New guests may come again; one that was not cordoned stays as it is."""
+    return _set_cordon(context, id, "")
+
+
+def _set_cordon(context: Context, id: str, reason: str) -> JSONLine:
+    hypervisor = context.hypervisor(id)
+    hypervisor.set_config(keys.CORDONED, reason)
+    tell("cordoned" if reason else "uncordoned", hypervisor)
+    return JSONLine(_shown(context.hypervisor(id)))
 
 
 @get("/{id:str}/subnets", sync_to_thread=True, responses=answers(dict[str, str], 200, 404))
@@ -114,7 +148,7 @@ def _remove(hypervisor: Hypervisor) -> None:
 
 def _shown(hypervisor: Hypervisor) -> bytes:
     seen = HypervisorSeen(is_alive=hypervisor.is_alive())
-    return msgspec.json.encode(hypervisor_fields(hypervisor, seen))
+    return msgspec.json.encode(hypervisor_fields(hypervisor, seen, hypervisor.config.get(keys.CORDONED, "")))
 
 
 _HYPERVISORS: Collection[Any] = Collection(

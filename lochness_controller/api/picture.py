@@ -170,8 +170,8 @@ class Picture:
             self._guests.touch()
         elif key.startswith(keys.HYPERVISOR_PATH):
             id, rest = keys.object_id(key, keys.HYPERVISOR_PATH)
-            if "/" in rest:
-                return  # settings, mappings, bindings: not shown here
+            if "/" in rest and rest != f"config/{keys.CORDONED}":
+                return  # other settings, mappings, bindings: not shown here
             if self._hypervisors.of(id).take(rest, value, mod_revision):
                 self._changed_hypervisors.add(id)
             self._hypervisors.drop_if_empty(id)

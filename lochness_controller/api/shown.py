@@ -1,7 +1,8 @@
 """What does a client see of a guest and of a hypervisor: which keys are joined, and how? Pure.
 
 A guest's JSON has, after WIRE.md's fields, "power" (what it should be) and "status" (what is seen of it); a
-hypervisor's has "alive", and "lost_since" while its heartbeat is missed.
+hypervisor's has "alive", and "lost_since" while its heartbeat is missed, and "cordoned", the reason, while no
+new guest may come.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ def guest_fields(record: GuestRecord, power: PowerRecord, status: GuestStatus, s
     return fields
 
 
-def hypervisor_fields(record: HypervisorRecord, seen: HypervisorSeen) -> JSONObject:
-    """The hypervisor, which was `seen` so; `record` has its resources."""
+def hypervisor_fields(record: HypervisorRecord, seen: HypervisorSeen, cordoned: str) -> JSONObject:
+    """The hypervisor, which was `seen` so; `record` has its resources, `cordoned` is why no new guest may come."""
     fields = record.to_fields()
     fields["alive"] = seen.is_alive
     if seen.lost_since and not seen.is_alive:
         fields["lost_since"] = seen.lost_since
+    if cordoned:
+        fields["cordoned"] = cordoned
     return fields
 
 
@@ -94,19 +97,21 @@ class GuestParts:
 class HypervisorParts:
     """What the keys of one hypervisor say that clients see, taken in and dropped one by one, and the JSON of it."""
 
-    __slots__ = ("_json", "is_alive", "lost", "metadata", "resources", "revision")
+    __slots__ = ("_json", "cordoned", "is_alive", "lost", "metadata", "resources", "revision")
 
     def __init__(self) -> None:
         self.metadata: bytes | None = None
         self.resources: bytes | None = None
         self.lost: bytes | None = None
+        self.cordoned: bytes | None = None
         self.is_alive = False
         self.revision = 0
         self._json: bytes | None = None
 
     @property
     def is_empty(self) -> bool:
-        return self.metadata is None and self.resources is None and self.lost is None and not self.is_alive
+        parts = (self.metadata, self.resources, self.lost, self.cordoned)
+        return not self.is_alive and all(part is None for part in parts)
 
     @property
     def seen(self) -> HypervisorSeen:
@@ -133,6 +138,9 @@ class HypervisorParts:
                 was_alive, self.is_alive = self.is_alive, value is not None
                 self._json = None
                 return was_alive != self.is_alive
+            case "config/cordoned":
+                self.cordoned = value
+                self._json = None
             case "lost":
                 self.lost = value
                 self._json = None
@@ -147,7 +155,8 @@ class HypervisorParts:
                 if self.resources:
                     reported = ResourcesRecord.from_json(self.resources)
                     record.total_resources, record.available_resources = reported.total, reported.available
+                cordoned = (self.cordoned or b"").decode(errors="replace")
             except ValidationError:
                 return None
-            self._json = msgspec.json.encode(hypervisor_fields(record, self.seen))
+            self._json = msgspec.json.encode(hypervisor_fields(record, self.seen, cordoned))
         return self._json
