@@ -124,14 +124,21 @@ def request_action(guest_id: str, guest_revision: int, job: JobRecord, power: Po
 
 
 def place_guest(
-    placement: Placement, *, view_revision: int, subnet_revision: int, guest_revision: int, now: datetime
+    placement: Placement,
+    *,
+    view_revision: int,
+    subnet_revision: int,
+    guest_revision: int,
+    now: datetime,
+    group_revision: int | None = None,
 ) -> Transaction:
     """Bind the guest, claim its capacity and its address, and write both into its record.
 
     `view_revision` is the revision of the view that decided; `subnet_revision` the mod_revision of the hypervisor's
     mapping of the subnet, which disappears with the hypervisor and with the mapping; `guest_revision` that of the
     guest's record. No binding may have been added to the hypervisor since the view, so two schedulers cannot
-    overcommit it; nor, for a guest of a group, may any of the group have been placed since, wherever.
+    overcommit it; nor, for a guest of a group, may any of the group have been placed since, wherever
+    (`group_revision`, without it `view_revision`).
     """
     hypervisor, guest = placement.hypervisor, placement.guest
     placed = guest.patched(
@@ -152,7 +159,9 @@ def place_guest(
         Put(keys.guest(guest.id), placed.to_json()),
     )
     if guest.group:
-        compares += (PrefixUnchanged(keys.group(guest.group), view_revision),)
+        compares += (
+            PrefixUnchanged(keys.group(guest.group), view_revision if group_revision is None else group_revision),
+        )
         operations += (Put(keys.group_placed(guest.group), b"{}"),)
     return Transaction(compares, operations)
 

@@ -216,18 +216,15 @@ def candidate_pack(request: GuestRequest, hypervisors: Hypervisors) -> Hyperviso
 
 def share_left(request: GuestRequest, hypervisor: HypervisorView) -> float:
     """What share of its scarcest resource the hypervisor has left once the guest is on it, 0 to 1."""
-    free, total, claim = hypervisor.free, hypervisor.total, request.claim
-    return max(
-        0.0,
-        min(
-            (left - wanted) / of if of else 0.0
-            for left, wanted, of in (
-                (free.memory, claim.memory + hypervisor.guest_overhead_mb, total.memory),
-                (free.disk, claim.disk, total.disk),
-                (free.cpu, claim.cpu, total.cpu),
-            )
-        ),
-    )
+    return share_of(request.claim, hypervisor.guest_overhead_mb, hypervisor.free, hypervisor.total)
+
+
+def share_of(claim: Resources, overhead_mb: int, free: Resources, total: Resources) -> float:
+    """The share left of the scarcest resource of `total` when `claim` is taken of `free`, QEMU's own memory too."""
+    memory = (free.memory - claim.memory - overhead_mb) / total.memory if total.memory else 0.0
+    disk = (free.disk - claim.disk) / total.disk if total.disk else 0.0
+    cpu = (free.cpu - claim.cpu) / total.cpu if total.cpu else 0.0
+    return max(0.0, min(memory, disk, cpu))
 
 
 DEFAULT_CANDIDATE_FUNCTIONS: Final[tuple[CandidateFunction, ...]] = (

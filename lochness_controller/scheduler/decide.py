@@ -1,50 +1,66 @@
-"""What becomes of each guest that waits for a place, and in which transaction? Pure.
+"""What is written for a guest that waits for a place, and which of it goes into one transaction? Pure.
 
 Invariants:
-1. One snapshot decides for the whole batch; later guests see what earlier ones took.
-2. Every placement and every refusal is written together with its job, compared with the job as the snapshot has it.
-3. A job that is no longer waiting, or that another running controller works on, is not touched.
+1. Every placement and every refusal is written together with its job, compared with the job as it was known.
+2. A job that is no longer waiting, or that another running controller works on, is not touched.
+3. No two transactions under way write bindings of the same hypervisor, or guests of the same group: the second one's
+   compares would rest on what the first one is about to change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from lochness.model.guest import GuestRecord
 from lochness.model.job import FETCH, SELECT_HYPERVISOR, JobRecord
-from lochness.placement.candidates import CandidateFunction
-from lochness.placement.cluster import ClusterView
-from lochness.placement.decide import Decision, Refused
-from lochness.placement.decide import decide as decide_placements
-from lochness.store.protocol import MAX_TRANSACTION_OPS
-from lochness.transactions import Transaction, place_guest, update_job
+from lochness.placement.decide import Decision, Placement, Refused
+from lochness.placement.fleet import Fleet
+from lochness.store.protocol import MAX_TRANSACTION_OPS, Compare
+from lochness.transactions import Transaction, joined, place_guest, update_job
+from lochness_controller.workers.decide import KnownJob
 from lochness_controller.workers.transitions import failed, placed
 
-#: A placement needs up to six compares (bindings, mapping, address, guest, job, group) and five puts.
-BATCH_MAX = MAX_TRANSACTION_OPS // 6
+#: How many jobs are taken up at a time; their places are committed in transactions of 25 guests or so.
+BATCH_MAX: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class WaitingJob:
-    """A job as the snapshot has it, with its guest; None for one that is not to be had, and `problem` says why."""
+class Waiting:
+    """A job with its guest; None for one that is not to be had, and `problem` says why. `attempt` counts from 0."""
 
-    job: JobRecord
-    job_revision: int
-    job_create_revision: int
+    known: KnownJob
     guest: GuestRecord | None
     guest_revision: int
+    attempt: int = 0
     problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What is written for one waiting job. `decision` is None when there was nothing to decide."""
+class Decided:
+    """What was decided for a waiting job; None: its guest has a place already, or there is none to decide for."""
 
-    job: JobRecord
+    waiting: Waiting
+    decision: Decision | None
+
+    @property
+    def placement(self) -> Placement | None:
+        return self.decision if isinstance(self.decision, Placement) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """One transaction and what it is made of, with each job as it will be."""
+
     transaction: Transaction
-    decision: Decision | None = None
+    parts: tuple[tuple[Decided, JobRecord], ...]
+
+    @property
+    def claims(self) -> frozenset[str]:
+        """What no other transaction under way may write: hypervisors, and groups."""
+        return frozenset(name for decided, _ in self.parts for name in claims_of(decided))
 
 
 def is_waiting(job: JobRecord, worker: str, workers_alive: Collection[str]) -> bool:
@@ -53,41 +69,72 @@ def is_waiting(job: JobRecord, worker: str, workers_alive: Collection[str]) -> b
     return job.action == SELECT_HYPERVISOR and not job.is_finished and not is_others
 
 
-def decide(
-    view: ClusterView,
-    waiting: Sequence[WaitingJob],
-    functions: Sequence[CandidateFunction],
-    *,
-    worker: str,
-    now: datetime,
-    domain: str = "",
-) -> tuple[Outcome, ...]:
-    """An outcome for each of `waiting`, in order. `domain`: see `lochness.placement.decide.decide_one`."""
-    homeless = [each.guest for each in waiting if each.guest is not None and not each.guest.is_placed]
-    decisions = {each.guest.id: each for each in decide_placements(view, homeless, functions, domain=domain)}
-    return tuple(_outcome(view, each, decisions, worker, now) for each in waiting)
+def claims_of(decided: Decided) -> Iterable[str]:
+    placement = decided.placement
+    if placement is not None:
+        yield f"hypervisor {placement.hypervisor}"
+        if placement.guest.group:
+            yield f"group {placement.guest.group}"
 
 
-def _outcome(
-    view: ClusterView, waiting: WaitingJob, decisions: dict[str, Decision], worker: str, now: datetime
-) -> Outcome:
-    job, guest, revision = waiting.job, waiting.guest, waiting.job_revision
+def bundle(
+    waiting: Sequence[Decided], under_way: Collection[str], fleet: Fleet, *, worker: str, now: datetime
+) -> tuple[Bundle, list[Decided]]:
+    """As many of `waiting` as one transaction holds, and the rest in order. Empty when all must wait."""
+    parts: list[tuple[Decided, JobRecord]] = []
+    transactions: list[Transaction] = []
+    compares: set[Compare] = set()
+    operations = 0
+    rest: list[Decided] = []
+    for number, decided in enumerate(waiting):
+        if any(name in under_way for name in claims_of(decided)):
+            rest.append(decided)
+            continue
+        job, transaction = outcome(decided, fleet, worker=worker, now=now)
+        more = compares.union(transaction.compares)
+        if max(len(more), operations + len(transaction.operations)) > MAX_TRANSACTION_OPS:
+            rest += waiting[number:]
+            break
+        compares = more
+        operations += len(transaction.operations)
+        parts.append((decided, job))
+        transactions.append(transaction)
+    return Bundle(joined(transactions), tuple(parts)), rest
+
+
+def outcome(decided: Decided, fleet: Fleet, *, worker: str, now: datetime) -> tuple[JobRecord, Transaction]:
+    """The job as it will be, and everything that is written with it."""
+    waiting, decision = decided.waiting, decided.decision
+    job, revision, guest = waiting.known.job, waiting.known.mod_revision, waiting.guest
     if guest is None:
         after = failed(job, waiting.problem, "guest_not_found", now)
-        return Outcome(after, update_job(after, revision))
-    if guest.is_placed:
-        after = placed(job, guest.hypervisor, FETCH, worker, now, {"chosen": guest.hypervisor, "before": True})
-        return Outcome(after, update_job(after, revision))
-    decision = decisions[guest.id]
+        return after, update_job(after, revision)
     if isinstance(decision, Refused):
         after = failed(job, decision.message, decision.reason, now, explanation=decision.explanation())
-        return Outcome(after, update_job(after, revision), decision)
+        return after, update_job(after, revision)
+    if decision is None:
+        after = placed(job, guest.hypervisor, FETCH, worker, now, {"chosen": guest.hypervisor, "before": True})
+        return after, update_job(after, revision)
     after = placed(job, decision.hypervisor, FETCH, worker, now, decision.explanation())
     placement = place_guest(
         decision,
-        view_revision=view.revision,
-        subnet_revision=view.hypervisors[decision.hypervisor].subnet_revisions[decision.subnet],
+        view_revision=fleet.bindings_known(decision.hypervisor),
+        group_revision=fleet.group_known(guest.group),
+        subnet_revision=fleet.hosts[decision.hypervisor].parts.subnet_revisions[decision.subnet],
         guest_revision=waiting.guest_revision,
         now=now,
     )
-    return Outcome(after, placement + update_job(after, revision), decision)
+    return after, placement + update_job(after, revision)
+
+
+def decide(waiting: Iterable[Waiting], fleet: Fleet, choose: Callable[[GuestRecord], Decision]) -> list[Decided]:
+    """Decide for each in turn; what it gets is held on the fleet, so that later ones see it."""
+    decided = []
+    for each in waiting:
+        decision = None
+        if each.guest is not None and not each.guest.is_placed:
+            decision = choose(each.guest)
+            if isinstance(decision, Placement):
+                fleet.hold(decision)
+        decided.append(Decided(each, decision))
+    return decided

@@ -1,16 +1,22 @@
-"""How do waiting guests get their places? Read a snapshot, decide, commit, and decide anew what others were faster at.
+"""How do waiting guests get their places? Decide on the cluster in memory, commit many at a time, learn from conflicts.
 
 Invariants:
-1. One snapshot in, one transaction out: all of a batch is placed, or none of it.
-2. After `BATCH_ATTEMPTS_MAX` conflicts each guest is placed by itself; after `SINGLE_ATTEMPTS_MAX` more its job fails.
-3. A commit whose outcome is not known is followed by a new snapshot, which shows what became of it.
+1. Each transaction places its guests wholly or not at all, and its compares hold whatever the view had missed.
+2. While one transaction is under way the next is decided; what it decides counts what the first is about to take.
+3. Of a transaction that conflicts only the guests are decided anew whose own compares failed, after their hypervisors
+   and addresses were read anew; each at most `ATTEMPTS_MAX` times, then its job fails.
+4. No guest is refused on a view that may have missed what came before its job: everything is read anew first.
+5. A commit whose outcome is not known is followed by reading its jobs and guests, which show what became of it.
 
-Not guaranteed: an order among guests of different batches.
+Not guaranteed: an order among guests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Final
 
 from lochness import events, keys
@@ -21,23 +27,29 @@ from lochness.log import get_logger
 from lochness.model.guest import GuestRecord
 from lochness.model.job import JobRecord
 from lochness.placement.candidates import CandidateFunction
-from lochness.placement.cluster import CLUSTER_SELECTORS, ClusterView, cluster_view
+from lochness.placement.chooser import Chooser
 from lochness.placement.decide import Placement, Refused
 from lochness.store.protocol import Key, KeyValue, Store
-from lochness.transactions import joined, update_job
-from lochness_controller.scheduler.decide import BATCH_MAX, Outcome, WaitingJob, decide, is_waiting
+from lochness.transactions import update_job
+from lochness_controller.scheduler.decide import BATCH_MAX, Bundle, Decided, Waiting, bundle, decide, is_waiting
+from lochness_controller.scheduler.live import LiveCluster
 from lochness_controller.workers.decide import KnownJob
 from lochness_controller.workers.transitions import failed
 from lochness_controller.workers.view import JobsView
 
-BATCH_ATTEMPTS_MAX: Final = 3
-SINGLE_ATTEMPTS_MAX: Final = 10
+ATTEMPTS_MAX: Final = 13
+#: How many guests are read and decided at a time, and how many transactions are under way at once.
+CHUNK_MAX: Final = 50
+UNDER_WAY_MAX: Final = 2
 
 _log = get_logger("scheduler")
 
 
 class Scheduler:
-    """Places the guests of waiting jobs, as the controller `worker`."""
+    """Places the guests of waiting jobs, as the controller `worker`.
+
+    `domain`: see `lochness.placement.decide.decide_one`.
+    """
 
     #: How many jobs the dispatcher hands over at a time.
     batch_max = BATCH_MAX
@@ -58,96 +70,224 @@ class Scheduler:
         self._clock = clock
         self._worker = worker
         self._workers_alive = workers_alive
-        self._functions = tuple(functions)
-        self._domain = domain
+        self.live = LiveCluster(store)
+        self._chooser = Chooser(self.live.fleet, functions, domain=domain)
+        self._committers = ThreadPoolExecutor(UNDER_WAY_MAX, thread_name_prefix="placing")
+
+    def start(self) -> None:
+        """Follow the cluster. Without it every `place` reads the cluster anew."""
+        self.live.start()
+
+    def stop(self) -> None:
+        self.live.stop()
+        self._committers.shutdown(wait=False, cancel_futures=True)
 
     def place(self, batch: Sequence[KnownJob]) -> None:
-        """Give every guest of `batch` (at most BATCH_MAX jobs) a place or its job an error; `view` knows the outcome.
+        """Give every guest of `batch` a place or its job an error; the jobs' view knows the outcome.
 
-        Raises UnavailableError: the store was not reached, and the jobs that are still waiting are for a later try.
+        Call it from one thread at a time. Raises UnavailableError: the store was not reached, and the jobs that are
+        still waiting are for a later try.
         """
-        assert len(batch) <= BATCH_MAX  # the dispatcher's promise
-        if self._attempt(batch, BATCH_ATTEMPTS_MAX) is None:
-            return
-        for known in batch:
-            conflict = self._attempt([known], SINGLE_ATTEMPTS_MAX)
-            if conflict is not None:
-                self._give_up(known, conflict)
+        is_fresh = not self.live.is_current
+        if is_fresh:
+            self.live.reload()
+        _Placing(self, batch, is_fresh=is_fresh).run()
 
-    def _attempt(self, batch: Sequence[KnownJob], attempts_max: int) -> LochnessError | None:
-        """None when none of the jobs waits any longer, else what stood in the way of the last attempt."""
+
+class _Placing:
+    """One batch on its way."""
+
+    def __init__(self, scheduler: Scheduler, batch: Sequence[KnownJob], *, is_fresh: bool) -> None:
+        self._of = scheduler
+        self._live = scheduler.live
+        self._fleet = scheduler.live.fleet
+        self._fresh = deque((known, 0) for known in batch)
+        self._decided: list[Decided] = []
+        self._under_way: deque[tuple[Bundle, Future[int]]] = deque()
+        #: Whether everything was read anew since the batch was taken up.
+        self._is_fresh = is_fresh
+
+    def run(self) -> None:
         problem: LochnessError | None = None
-        for _ in range(attempts_max):
-            view, waiting = self._snapshot(batch)
-            if not waiting:
-                return None
-            now = self._clock.now()
-            outcomes = decide(view, waiting, self._functions, worker=self._worker, now=now, domain=self._domain)
-            try:
-                revision = joined(outcome.transaction for outcome in outcomes).commit(self._store)
-            except (ConflictError, AmbiguousWriteError) as error:
-                _log.info(events.PLACEMENT_CONFLICTED, jobs=len(waiting), error=error.message, reason=error.reason)
-                problem = error
-                continue
-            for each, outcome in zip(waiting, outcomes, strict=True):
-                self._view.learn(outcome.job, revision, each.job_create_revision)
-                _tell(outcome)
-            return None
-        return problem
+        try:
+            while self._under_way or (problem is None and (self._fresh or self._decided)):
+                try:
+                    self._go_on(may_begin=problem is None)
+                except LochnessError as error:
+                    problem = problem or error  # what is under way goes on to its end, nothing more begins
+        finally:
+            self._give_back(self._decided)
+            for sent, _ in self._under_way:  # only after a fault of ours
+                self._give_back(decided for decided, _ in sent.parts)
+        if problem is not None:
+            raise problem
 
-    def _snapshot(self, batch: Sequence[KnownJob]) -> tuple[ClusterView, list[WaitingJob]]:
-        """The cluster and those of the jobs that still wait, with their guests, all at one revision."""
-        reading = self._store.read(
-            *CLUSTER_SELECTORS,
-            *(Key(keys.job(known.job.id)) for known in batch),
-            *(Key(keys.guest(known.job.guest)) for known in batch),
+    def _go_on(self, *, may_begin: bool) -> None:
+        if may_begin and self._fresh and len(self._decided) < CHUNK_MAX:
+            self._decide_more()
+        if not (may_begin and self._send()):
+            self._finish_oldest()
+
+    def _decide_more(self) -> None:
+        taken = [self._fresh.popleft() for _ in range(min(CHUNK_MAX, len(self._fresh)))]
+        waiting = self._read(taken)
+        with self._live.lock:
+            decided = decide(waiting, self._fleet, self._of._chooser.choose)
+        refused = [each.waiting for each in decided if isinstance(each.decision, Refused)]
+        newest = max((each.known.create_revision for each in refused), default=0)
+        if refused and not self._is_fresh and not self._live.has_seen(newest):
+            self._live.reload()
+            self._is_fresh = True
+            with self._live.lock:
+                again = iter(decide(refused, self._fleet, self._of._chooser.choose))
+            decided = [next(again) if isinstance(each.decision, Refused) else each for each in decided]
+        self._decided += decided
+
+    def _read(self, taken: Sequence[tuple[KnownJob, int]]) -> list[Waiting]:
+        """Those that still wait, with their guests. Jobs are read as well from the second attempt on."""
+        of = self._of
+        again = [known for known, attempt in taken if attempt]
+        reading = of._store.read(
+            *(Key(keys.guest(known.job.guest)) for known, _ in taken), *(Key(keys.job(known.job.id)) for known in again)
         )
-        first = len(CLUSTER_SELECTORS)
-        alive = self._workers_alive()
-        waiting: list[WaitingJob] = []
-        for index, known in enumerate(batch):
-            job_item, guest_item = reading.one(first + index), reading.one(first + len(batch) + index)
-            if job_item is None:
-                self._view.forget(known.job.id, reading.revision)
-                continue
-            job = JobRecord.from_json(job_item.value)
-            if is_waiting(job, self._worker, alive):
-                waiting.append(_waiting(job, job_item, guest_item))
+        alive = of._workers_alive()
+        found = dict(zip((known.job.id for known in again), reading.ranges[len(taken) :], strict=True))
+        waiting = []
+        for (known, attempt), guests in zip(taken, reading.ranges[: len(taken)], strict=True):
+            now_known: KnownJob | None = known
+            if attempt:
+                items = found[known.job.id]
+                now_known = _known(items[0]) if items else None
+                if now_known is None:
+                    of._view.forget(known.job.id, reading.revision)
+                    continue
+                of._view.learn(now_known.job, now_known.mod_revision, now_known.create_revision)
+            if now_known is not None and is_waiting(now_known.job, of._worker, alive):
+                waiting.append(_waiting(now_known, guests[0] if guests else None, attempt))
+        return waiting
+
+    def _send(self) -> bool:
+        """Begin one more transaction, if there is one and room for it."""
+        if not self._decided or len(self._under_way) >= UNDER_WAY_MAX:
+            return False
+        under_way = frozenset(name for sent, _ in self._under_way for name in sent.claims)
+        of = self._of
+        with self._live.lock:
+            sending, self._decided = bundle(
+                self._decided, under_way, self._fleet, worker=of._worker, now=of._clock.now()
+            )
+        if not sending.parts:
+            return False
+        if self._decided or self._fresh or self._under_way:
+            self._under_way.append((sending, of._committers.submit(sending.transaction.commit, of._store)))
+        else:
+            self._finish(sending, lambda: sending.transaction.commit(of._store))
+        return True
+
+    def _finish_oldest(self) -> None:
+        if self._under_way:
+            sent, future = self._under_way.popleft()
+            self._finish(sent, future.result)
+
+    def _finish(self, sent: Bundle, result: Callable[[], int]) -> None:
+        try:
+            revision = result()
+        except (ConflictError, AmbiguousWriteError) as error:
+            _log.info(events.PLACEMENT_CONFLICTED, jobs=len(sent.parts), error=error.message, reason=error.reason)
+            self._learn_from(sent, error)
+        except BaseException:
+            self._give_back(decided for decided, _ in sent.parts)
+            raise
+        else:
+            with self._live.lock:
+                for decided, _ in sent.parts:
+                    if decided.placement is not None:
+                        self._fleet.settle(decided.placement, revision)
+            for decided, job in sent.parts:
+                self._of._view.learn(job, revision, decided.waiting.known.create_revision)
+                _tell(decided, job)
+
+    def _learn_from(self, sent: Bundle, error: ConflictError | AmbiguousWriteError) -> None:
+        """Decide anew what the conflict was about, the rest stays decided."""
+        failed_keys = frozenset(error.keys) if isinstance(error, ConflictError) else frozenset()
+        conflicted = [decided for decided, _ in sent.parts if failed_keys & _keys_of(decided)]
+        conflicted = conflicted or [decided for decided, _ in sent.parts]
+        anew = {decided.waiting.known.job.id for decided in conflicted}
+        kept = [decided for decided, _ in sent.parts if decided.waiting.known.job.id not in anew]
+        self._give_back(conflicted)
+        self._decided = kept + self._decided
+        placements = [decided.placement for decided in conflicted if decided.placement is not None]
+        if any(placement.guest.group for placement in placements):
+            self._live.reload()  # where the group's other guests are is known from all bindings
+        self._live.reread(
+            (placement.hypervisor for placement in placements),
+            ((placement.subnet, placement.ip) for placement in placements),
+        )
+        for decided in conflicted:
+            waiting = decided.waiting
+            if waiting.attempt + 1 >= ATTEMPTS_MAX:
+                self._give_up(waiting.known, error)
             else:
-                self._view.learn(job, job_item.mod_revision, job_item.create_revision)
-        return cluster_view(reading.revision, reading.ranges[:first]), waiting
+                self._fresh.appendleft((waiting.known, waiting.attempt + 1))
+
+    def _give_back(self, decided: Iterable[Decided]) -> None:
+        with self._live.lock:
+            for each in decided:
+                if each.placement is not None:
+                    self._fleet.give_back(each.placement)
 
     def _give_up(self, known: KnownJob, conflict: LochnessError) -> None:
-        item = self._store.read(Key(keys.job(known.job.id))).one()
-        if item is None:
+        of = self._of
+        item = of._store.read(Key(keys.job(known.job.id))).one()
+        now_known = _known(item) if item else None
+        if item is None or now_known is None or not is_waiting(now_known.job, of._worker, of._workers_alive()):
             return
-        text = (
-            f"no place after {BATCH_ATTEMPTS_MAX + SINGLE_ATTEMPTS_MAX} attempts, others were faster each time: "
-            f"{conflict.message}"
-        )
-        job = failed(JobRecord.from_json(item.value), text, "placement_contended", self._clock.now())
+        text = f"no place after {ATTEMPTS_MAX} attempts, others were faster each time: {conflict.message}"
+        job = failed(now_known.job, text, "placement_contended", of._clock.now())
         try:
-            revision = update_job(job, item.mod_revision).commit(self._store)
+            revision = update_job(job, item.mod_revision).commit(of._store)
         except (ConflictError, AmbiguousWriteError):
             return  # somebody has moved it; the watch brings it, and the dispatcher looks again
-        self._view.learn(job, revision, item.create_revision)
+        of._view.learn(job, revision, item.create_revision)
 
 
-def _waiting(job: JobRecord, job_item: KeyValue, guest_item: KeyValue | None) -> WaitingJob:
-    guest, problem = None, f"guest {job.guest} does not exist any more"
-    if guest_item is not None:
-        try:
-            guest = GuestRecord.from_json(guest_item.value)
-        except ValidationError as error:  # one bad record must not stand in the way of a batch
-            problem = f"the record of guest {job.guest} can not be read: {error.message}"
-    guest_revision = guest_item.mod_revision if guest_item else 0
-    return WaitingJob(job, job_item.mod_revision, job_item.create_revision, guest, guest_revision, problem)
+def _known(item: KeyValue) -> KnownJob | None:
+    try:
+        return KnownJob(JobRecord.from_json(item.value), item.mod_revision, item.create_revision)
+    except ValidationError:
+        return None
 
 
-def _tell(outcome: Outcome) -> None:
-    log = _log.bind(job=outcome.job.id, guest=outcome.job.guest)
-    match outcome.decision:
-        case Placement() as placement:
-            log.info(events.GUEST_PLACED, hypervisor=placement.hypervisor, subnet=placement.subnet, ip=placement.ip)
-        case Refused() as refused:
-            log.warning(events.PLACEMENT_REFUSED, error=refused.message, reason=refused.reason)
+def _waiting(known: KnownJob, item: KeyValue | None, attempt: int) -> Waiting:
+    waiting = Waiting(known, None, 0, attempt, f"guest {known.job.guest} does not exist any more")
+    if item is None:
+        return waiting
+    try:
+        return replace(waiting, guest=GuestRecord.from_json(item.value), guest_revision=item.mod_revision, problem="")
+    except ValidationError as error:  # one bad record must not stand in the way of a batch
+        problem = f"the record of guest {known.job.guest} can not be read: {error.message}"
+        return replace(waiting, guest_revision=item.mod_revision, problem=problem)
+
+
+def _keys_of(decided: Decided) -> frozenset[str]:
+    """What a conflict about this one names."""
+    job = decided.waiting.known.job
+    names = {keys.job(job.id), keys.guest(job.guest)}
+    placement = decided.placement
+    if placement is not None:
+        names |= {
+            keys.hypervisor_guests(placement.hypervisor),
+            keys.hypervisor_subnet(placement.hypervisor, placement.subnet),
+            keys.subnet_address(placement.subnet, placement.ip),
+        }
+        if placement.guest.group:
+            names.add(keys.group(placement.guest.group))
+    return frozenset(names)
+
+
+def _tell(decided: Decided, job: JobRecord) -> None:
+    match decided.decision:
+        case Placement(hypervisor=hypervisor, subnet=subnet, ip=ip):
+            _log.info(events.GUEST_PLACED, job=job.id, guest=job.guest, hypervisor=hypervisor, subnet=subnet, ip=ip)
+        case Refused(message=message, reason=reason):
+            _log.warning(events.PLACEMENT_REFUSED, job=job.id, guest=job.guest, error=message, reason=reason)

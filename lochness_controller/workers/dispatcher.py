@@ -101,6 +101,7 @@ class Dispatcher:
         view.on_change(self._hear)
 
     def start(self) -> None:
+        self._scheduler.start()
         self._thread.start()
         self._started.wait(_START_LIMIT_S)
         self._watching.start()
@@ -109,10 +110,13 @@ class Dispatcher:
         """Hand out nothing any more. Jobs in progress stay in the store as they are; waits at most `limit_s`."""
         self._is_stopping = True
         self._call_soon()
-        closer = threading.Thread(target=self._watching.stop, name="watching-end", daemon=True)
-        closer.start()
+        ends = (self._watching.stop, self._scheduler.stop)
+        closers = [threading.Thread(target=end, name="watching-end", daemon=True) for end in ends]
+        for closer in closers:
+            closer.start()
         self._thread.join(limit_s)
-        closer.join(limit_s)
+        for closer in closers:
+            closer.join(limit_s)
 
     def workers_changed(self) -> None:
         """Controllers have come or gone. May be called from any thread."""
