@@ -83,14 +83,19 @@ def get_logger(component: str) -> Logger:
     return logger
 
 
+def check_level(level: str) -> None:
+    """Raise ConfigurationError unless `level` is one of `LEVELS`."""
+    if level not in LEVELS:
+        raise ConfigurationError(f"log level must be one of {', '.join(LEVELS)}, got {level!r}", field="log_level")
+
+
 def configure_logging(level: str = "info", *, identifier: str = "lochness", stream: TextIO | None = None) -> LogFormat:
     """Send entries of `level` and above where they belong; answers where that is.
 
     The journal when stderr is connected to it (systemd sets JOURNAL_STREAM), a coloured console when it is a terminal,
     else one JSON object a line on stderr. Raises ConfigurationError for an unknown level.
     """
-    if level not in LEVELS:
-        raise ConfigurationError(f"log level must be one of {', '.join(LEVELS)}, got {level!r}", field="log_level")
+    check_level(level)
     target = stream if stream is not None else sys.stderr
     chosen = _format_for(target)
     processors: list[Any] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, _count]

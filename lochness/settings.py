@@ -7,6 +7,7 @@ Invariants:
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from lochness.errors import ConfigurationError
+from lochness.log import check_level
 
 DEFAULT_ETCD: Final = "http://127.0.0.1:2379"
 
@@ -48,6 +50,7 @@ class CommonSettings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         """Raise ConfigurationError when values contradict each other."""
         if self.etcd_timeout_s <= 0:
             raise ConfigurationError(f"etcd_timeout_s must be above 0, got {self.etcd_timeout_s}")
+        check_level(self.log_level)
 
 
 def load_settings(
@@ -72,6 +75,8 @@ def load_settings(
     def take(name: str, value: Any, source: str) -> None:
         if name not in names:
             raise ConfigurationError(f"unknown setting {name!r} in {source}; known: {', '.join(sorted(names))}")
+        if isinstance(value, float) and not math.isfinite(value):  # TOML has inf and nan, a limit can be neither
+            raise ConfigurationError(f"setting {name!r} from {source} must be a finite number, got {value}")
         values[name] = value
         sources[name] = source
 
@@ -99,8 +104,11 @@ def _file_values(file: Path, table: str, names: Mapping[str, Any]) -> dict[str, 
         raise ConfigurationError(f"cannot read the configuration file {file}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the configuration file {file} is not valid TOML: {error}") from error
+    own = content.pop(table, {}) if table else {}
+    if not isinstance(own, dict):
+        raise ConfigurationError(f"[{table}] must be a table in the file {file}, got {own!r}")
     shared = {name: value for name, value in content.items() if name in names or not isinstance(value, dict)}
-    return {**shared, **(content.get(table) or {} if table else {})}
+    return {**shared, **own}
 
 
 def _parsed(text: str, kind: Any) -> Any:

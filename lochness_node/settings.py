@@ -71,6 +71,12 @@ class NodeSettings(CommonSettings, kw_only=True):
         check_metrics_listen(self.metrics_listen)
 
 
+#: etcd's lease of a host must outlive an election of etcd's leader.
+MINIMUM_TTL_S: Final = 10
+#: Above it a dead host would go unseen for an hour; most likely somebody meant milliseconds.
+MAXIMUM_TTL_S: Final = 3600
+
+
 class HeartbeatSettings(NodeSettings, kw_only=True):
     """Settings of the heartbeat, all in seconds.
 
@@ -93,16 +99,14 @@ class HeartbeatSettings(NodeSettings, kw_only=True):
                 f"ttl_s is {self.ttl_s} s, below the minimum of {MINIMUM_TTL_S} s "
                 "(allow_short_ttl = true overrides this)"
             )
+        if self.ttl_s > MAXIMUM_TTL_S:
+            raise ConfigurationError(f"ttl_s is {self.ttl_s} s, above the maximum of {MAXIMUM_TTL_S} s")
         needed_s = self.interval_s + 2 * self.request_timeout_s
         if needed_s > self.ttl_s:
             raise ConfigurationError(
                 f"interval_s + 2 x request_timeout_s = {self.interval_s:g} + 2 x {self.request_timeout_s:g} "
                 f"= {needed_s:g} s must not exceed ttl_s = {self.ttl_s} s: one slow renewal would lose the lease"
             )
-
-
-#: etcd's lease of a host must outlive an election of etcd's leader (DESIGN.md section 7).
-MINIMUM_TTL_S: Final = 10
 
 
 #: vCPUs per CPU. Nobody runs so many; it keeps the product within what a record holds.

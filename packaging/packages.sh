@@ -193,7 +193,7 @@ command_of lochness-node
 for name in heartbeat resources guestwatch agent; do put 644 systemd/lochness-$name.service /lib/systemd/system/lochness-$name.service; done
 put 644 systemd/lochness.sysusers /usr/lib/sysusers.d/lochness-node.conf
 put 644 systemd/lochness.tmpfiles /usr/lib/tmpfiles.d/lochness-node.conf
-put 644 packaging/deb/node.toml /etc/lochness/node.toml
+put 644 packaging/node.toml.example /etc/lochness/node.toml
 documents lochness-node
 finish "lochness-common (= $version), libvirt0, libvirt-daemon-system | libvirt-daemon, qemu-utils, iproute2, systemd" \
     "the daemons of a Loch Ness hypervisor" "libvirt-daemon-driver-qemu, qemu-system-x86" <<'TEXT'
@@ -211,7 +211,7 @@ put 644 systemd/lochness-controller.service /lib/systemd/system/lochness-control
 put 644 systemd/lochness.sysusers /usr/lib/sysusers.d/lochness-controller.conf
 grep ' /etc/lochness ' systemd/lochness.tmpfiles >$build/controller.tmpfiles
 put 644 $build/controller.tmpfiles /usr/lib/tmpfiles.d/lochness-controller.conf
-put 644 packaging/deb/controller.toml /etc/lochness/controller.toml
+put 644 packaging/controller.toml.example /etc/lochness/controller.toml
 documents lochness-controller
 finish "lochness-common (= $version), systemd" "the controller of a Loch Ness cluster" <<'TEXT'
 The HTTP API, the scheduler and the workers that carry out jobs by the

@@ -1,4 +1,4 @@
-"""The files in /etc/lochness as the packages bring them: every setting shown exists, and with the default shown."""
+"""The files in /etc/lochness as the packages bring them: they show every setting, each with its default."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lochness_controller.settings import ControllerSettings
 from lochness_node.agent.settings import AgentSettings
 from lochness_node.settings import GuestwatchSettings, HeartbeatSettings, NodeSettings, ResourcesSettings
 
-SAMPLES = Path(__file__).parents[3] / "packaging/deb"
+SAMPLES = Path(__file__).parents[3] / "packaging"
 NODE_TABLES: dict[str, type[msgspec.Struct]] = {
     "heartbeat": HeartbeatSettings,
     "resources": ResourcesSettings,
@@ -24,14 +24,22 @@ NODE_TABLES: dict[str, type[msgspec.Struct]] = {
 
 def uncommented(name: str) -> dict[str, object]:
     """The sample with its commented settings put in force."""
-    text = (SAMPLES / name).read_text()
+    text = (SAMPLES / f"{name}.example").read_text()
     return tomllib.loads(re.sub(r"(?m)^#(?=[a-z_]+ = )", "", text))
 
 
-def differing(kind: type[msgspec.Struct], shown: dict[str, object]) -> dict[str, object]:
-    """What is shown otherwise than `kind` has it, unknown settings among it."""
+def differing(kind: type[msgspec.Struct], shown: dict[str, object]) -> dict[str, tuple[object, object]]:
+    """What is shown otherwise than `kind` has it, or is not shown; unknown settings among it."""
     defaults = msgspec.json.decode(msgspec.json.encode(kind()))
-    return {name: value for name, value in shown.items() if name not in defaults or defaults[name] != value}
+    shared = set() if kind in (NodeSettings, ControllerSettings) else set(NodeSettings.__struct_fields__)
+    own = (defaults.keys() - shared) | (defaults.keys() & kind.__annotations__.keys())
+    if kind is NodeSettings:
+        own -= {"metrics_listen"}  # each daemon's table has its own
+    return {
+        name: (defaults.get(name), shown.get(name))
+        for name in own | shown.keys()
+        if name not in defaults or name not in shown or defaults[name] != shown[name]
+    }
 
 
 def test_the_controllers_sample_shows_the_defaults() -> None:
@@ -53,5 +61,5 @@ def test_what_the_nodes_daemons_share_shows_the_defaults() -> None:
 
 @pytest.mark.parametrize("name", ["node.toml", "controller.toml"])
 def test_nothing_is_set_by_the_sample_itself(name: str) -> None:
-    values = tomllib.loads((SAMPLES / name).read_text())
+    values = tomllib.loads((SAMPLES / f"{name}.example").read_text())
     assert all(value == {} for value in values.values())
