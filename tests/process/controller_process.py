@@ -13,7 +13,7 @@ from typing import Any, Self
 from lochness_lab.processes import Process
 from lochness_lab.waiting import wait_until
 
-START_LIMIT_S = 15.0
+START_LIMIT_S = 60.0
 
 
 class NotifySocket:
