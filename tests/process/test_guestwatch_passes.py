@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+import libvirt
 import pytest
 
 from lochness import keys
@@ -204,6 +205,52 @@ def test_foreign_domains_are_as_they_were(world):
     for _ in range(4):
         world.look(after_s=60)
     assert [domain for domain in world.libvirt.domains() if domain.uuid in world.foreign] == before
+
+
+def test_a_foreign_domain_of_the_guests_name_is_told_and_left_alone(world):
+    id = world.guest()
+    world.libvirt.undefine(id)
+    xml = f"<domain type='test'><name>{id}</name><memory>32768</memory><os><type>hvm</type></os></domain>"
+    connection = libvirt.open(URI)
+    theirs = connection.defineXML(xml)
+    try:
+        for _ in range(4):
+            world.look(after_s=60)
+        status = world.status(id)
+        assert status is not None
+        assert status.state == "missing"
+        assert theirs.UUIDString() in status.reason
+        assert not theirs.isActive()
+        assert theirs.UUIDString() != id
+    finally:
+        theirs.undefine()
+        connection.close()
+
+
+def test_a_binding_whose_guest_is_gone_starts_nothing_and_gets_no_status(world):
+    id = world.guest()
+    world.store.commit([], [DeletePrefix(keys.guest_prefix(id))])
+    for _ in range(4):
+        world.look(after_s=60)
+    assert world.state(id) is DomainState.STOPPED
+    assert world.status(id) is None
+    assert world.store.read(Key(keys.hypervisor_guest(HV, id))).one() is not None, "fsck's to mend, not ours"
+
+
+def test_news_that_come_late_twice_or_for_nothing_change_nothing(world):
+    id = world.guest()
+    world.look_twice()
+    world.libvirt.destroy(id)
+    for _ in range(5):  # each event is a look
+        world.look()
+    assert (world.state(id), world.shown(id)) == (DomainState.STOPPED, "stopped"), "started too early"
+    world.look(after_s=60)
+    world.look()
+    assert world.shown(id) == "running"
+    revision = world.store.read(Key(keys.guest_status(id))).revision
+    for _ in range(5):
+        world.look()
+    assert world.store.read(Key(keys.guest_status(id))).revision == revision, "something was written"
 
 
 def test_a_domain_that_vanished_is_missing_and_not_made_again(world):
