@@ -4,6 +4,7 @@ Invariants:
 1. Every call ends within its limit, also when the other side drips one byte a second or never stops sending.
 2. Whatever goes wrong is one of: ValidationError (the URL), UnavailableError (not reached, nothing changed),
    AmbiguousWriteError (a change was sent and no answer came), RefusedError (the controller said no, in its words),
+   NotAllowedError (nor does it let us), UnknownCallError (it is too old for that),
    UnexpectedAnswerError (what answered does not speak this API).
 3. Proxies of the environment are not asked: the controller is inside the cluster.
 
@@ -12,6 +13,7 @@ Not guaranteed: that records have the fields of WIRE.md; a caller reads them wit
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,8 +24,10 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
+from lochness.defaults import DEFAULT_SERVER
 from lochness.errors import (
     AmbiguousWriteError,
+    ConfigurationError,
     DeadlineError,
     HTTPCodeError,
     LochnessError,
@@ -34,7 +38,6 @@ from lochness.model.record import JSONObject
 
 Shape = TypeVar("Shape")
 
-DEFAULT_SERVER: Final = "http://127.0.0.1:17000"
 DEFAULT_TIMEOUT_S: Final = 30.0
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_BYTES_MAX: Final = 256 << 20
@@ -47,6 +50,15 @@ JOB_WAIT_S: Final = 2
 """How long the controller is asked to hold back its answer about a job that has not changed."""
 OUTAGE_MAX_S: Final = 15.0
 """How long a controller may be away while a job is followed: it restarts within that."""
+
+
+#: What OpenSSL says of an answer that is no TLS at all.
+_NOT_TLS_REASONS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
+
+_UNAUTHORIZED: Final = 401
+_FORBIDDEN: Final = 403
+_NOT_FOUND: Final = 404
+_METHOD_NOT_ALLOWED: Final = 405
 
 
 class RefusedError(HTTPCodeError):
@@ -67,6 +79,29 @@ class RefusedError(HTTPCodeError):
         return self.message
 
 
+class NotAllowedError(RefusedError):
+    """The controller wants a token and got none, does not know the one it got (401), or it may not do that (403)."""
+
+    def __init__(self, code: int, answer: JSONObject, *, request: str, server: str, has_token: bool) -> None:
+        super().__init__(code, answer, request=request)
+        said = answer.get("message") or f"HTTP status {code}"
+        if code == _FORBIDDEN:
+            self.message = f"{server} does not allow {request} with this token: {said}"
+        elif has_token:
+            self.message = f"{server} refuses the token: {said}"
+        else:
+            self.message = f"{server} wants a token, and none was given: {said}"
+
+
+class UnknownCallError(RefusedError):
+    """The controller speaks this API, but has no such call: it is older than the one who asks."""
+
+    def __init__(self, code: int, answer: JSONObject, *, request: str, server: str) -> None:
+        super().__init__(code, answer, request=request)
+        self.message = f"{server} does not know {request}: that controller is older than this command"
+        self.reason = "unknown_call"  # type: ignore[misc]  # this one's
+
+
 class UnexpectedAnswerError(LochnessError):
     """What answered is no controller of Loch Ness, or one of another age."""
 
@@ -84,15 +119,26 @@ class Accepted:
 class ApiClient:
     """A connection to the controller at `server` (http or https URL). A context manager; not shared between threads.
 
-    `timeout_s` bounds each call as a whole.
+    `timeout_s` bounds each call as a whole. `token` goes along as "Authorization: Bearer". `ca` is a file of PEM
+    certificates that are trusted instead of the system's, "" for those. Raises ValidationError for a server that is no
+    URL, ConfigurationError for a CA that cannot be used.
     """
 
-    def __init__(self, server: str = DEFAULT_SERVER, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self, server: str = DEFAULT_SERVER, *, token: str = "", ca: str = "", timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> None:
         self.server = checked_server(server)
         self.timeout_s = timeout_s
+        self._has_token = bool(token)
         # Reading the certificate authorities takes longer than a whole command without TLS.
         has_tls = self.server.startswith("https:")
-        self._client = httpx.Client(base_url=self.server, trust_env=False, follow_redirects=False, verify=has_tls)
+        self._client = httpx.Client(
+            base_url=self.server,
+            trust_env=False,
+            follow_redirects=False,
+            headers={"Authorization": f"Bearer {token}"} if token else None,
+            verify=tls_context(ca) if has_tls else False,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -268,6 +314,11 @@ class ApiClient:
                 f"{self.server} answered {request} with HTTP status {code} and {_excerpt(content)}: "
                 "is that a Loch Ness controller?"
             )
+        if code in (_UNAUTHORIZED, _FORBIDDEN):
+            return NotAllowedError(code, answer, request=request, server=self.server, has_token=self._has_token)
+        # Of an object that does not exist the controller tells the kind, of a path only that it has none.
+        if code == _METHOD_NOT_ALLOWED or (code == _NOT_FOUND and "kind" not in answer and "reason" in answer):
+            return UnknownCallError(code, answer, request=request, server=self.server)
         return RefusedError(code, answer, request=request)
 
 
@@ -286,10 +337,25 @@ def checked_server(text: str) -> str:
     return text.strip().rstrip("/")
 
 
+def tls_context(ca: str) -> ssl.SSLContext:
+    """What trusts the certificates in the file `ca`, "" for the system's. Raises ConfigurationError."""
+    try:
+        return ssl.create_default_context(cafile=ca or None)
+    except OSError as error:  # ssl's own errors are of this kind too
+        why = error.strerror if not isinstance(error, ssl.SSLError) else "there is no PEM certificate in it"
+        raise ConfigurationError(f"cannot use the CA file {ca}: {why}") from error
+
+
 def _cause(error: Exception) -> str:
     """The system's own words where there are some: "Connection refused" instead of "[Errno 111] ..."."""
     inner: BaseException | None = error
     while inner is not None:
+        if isinstance(inner, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {inner.verify_message or inner.reason}"
+        if isinstance(inner, ssl.SSLError) and inner.reason in _NOT_TLS_REASONS:
+            return "it does not speak TLS; is it http://?"
+        if isinstance(inner, ssl.SSLError):
+            return f"TLS failed: {(inner.reason or str(inner)).lower().replace('_', ' ')}"
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror.lower()
         inner = inner.__cause__ or inner.__context__

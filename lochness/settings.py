@@ -15,10 +15,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from lochness.defaults import DEFAULT_ETCD
 from lochness.errors import ConfigurationError
 from lochness.log import check_level
-
-DEFAULT_ETCD: Final = "http://127.0.0.1:2379"
 
 #: Setting -> environment variable, for the settings that every command shares.
 COMMON_VARIABLES: Final[Mapping[str, str]] = {

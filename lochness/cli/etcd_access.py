@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from lochness.settings import DEFAULT_ETCD
+from lochness.defaults import DEFAULT_ETCD
 
 if TYPE_CHECKING:
     from lochness.store.protocol import Store

@@ -13,11 +13,10 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from lochness.model.record import JSONObject
+if TYPE_CHECKING:
+    from lochness.model.record import JSONObject
 
 _GB_IN_MB = 1024
 _TB_IN_MB = 1024 * 1024
@@ -53,7 +52,7 @@ def print_records(records: Iterable[JSONObject], form: Format) -> None:
     lines: list[str] = []
     for number, record in enumerate(records):
         if form is Format.JSON:
-            lines.append(msgspec.json.encode(record).decode())
+            lines.append(_encoded(record))
         elif form is Format.ID:
             lines.append(shown(str(record.get("id", ""))))
         else:
@@ -64,13 +63,13 @@ def print_records(records: Iterable[JSONObject], form: Format) -> None:
 
 def print_strings(words: Sequence[str], form: Format) -> None:
     """A list of ids, as one JSON array or one a line."""
-    _write([msgspec.json.encode(words).decode()] if form is Format.JSON else [shown(word) for word in words])
+    _write([_encoded(words)] if form is Format.JSON else [shown(word) for word in words])
 
 
 def print_mapping(mapping: dict[str, str], titles: tuple[str, str], form: Format) -> None:
     """An object of strings: a table of two columns, one JSON object, or its keys."""
     if form is Format.JSON:
-        _write([msgspec.json.encode(mapping).decode()])
+        _write([_encoded(mapping)])
     elif form is Format.ID:
         _write([shown(key) for key in mapping])
     else:
@@ -150,6 +149,12 @@ def megabytes(amount: int) -> str:
     if amount < _TB_IN_MB:
         return f"{amount / _GB_IN_MB:.1f}G"
     return f"{amount / _TB_IN_MB:.1f}T"
+
+
+def _encoded(value: Any) -> str:
+    import msgspec  # a third of what --help may take
+
+    return msgspec.json.encode(value).decode()
 
 
 def _write(lines: Sequence[str]) -> None:

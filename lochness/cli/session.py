@@ -1,4 +1,4 @@
-"""What does one run of a command share: the server, the form of its output, and what names stand for?
+"""What does one run of a command share: the controller, the form of its output, and what names stand for?
 
 1. Wherever an id is expected, the name in the metadata ("name") does as well; an id wins over a name.
 2. A name that several objects have is refused with their ids: nothing is done to the wrong one.
@@ -6,20 +6,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, ParamSpec
 
+from lochness.cli.contexts import (
+    Connection,
+    Given,
+    config_file,
+    connection,
+    is_open_to_others,
+    read_contexts,
+)
 from lochness.cli.exits import error_line, exit_status
 from lochness.cli.output import Format, shown
 from lochness.errors import LochnessError, NotFoundError, ValidationError
 from lochness.ids import is_id, parse_id
-from lochness.model.record import JSONObject
 
 if TYPE_CHECKING:
     from lochness.api_client import ApiClient
+    from lochness.model.record import JSONObject
 
 Arguments = ParamSpec("Arguments")
 
@@ -49,22 +60,43 @@ class Kind(StrEnum):
 class Session:
     """One run of a command. `failures` holds the exit status of each object that failed, in order."""
 
-    server: str
+    given: Given = Given()
     form: Format = Format.TABLE
     failures: list[int] = field(default_factory=list)
     _client: ApiClient | None = None
     _lists: dict[Kind, list[JSONObject]] = field(default_factory=dict)
 
     @property
+    def config_file(self) -> Path:
+        """Where contexts are kept."""
+        return config_file(os.environ)
+
+    @property
+    def connection(self) -> Connection:
+        """The controller that is meant. Raises ConfigurationError, NotFoundError for an unknown context."""
+        file = self.config_file
+        return connection(self.given, read_contexts(file))
+
+    def give(self, **given: str | None) -> None:
+        """What stands behind the verb wins over what stands before the noun; None: it does not."""
+        self.given = dataclasses.replace(self.given, **{name: text for name, text in given.items() if text is not None})
+
+    @property
     def client(self) -> ApiClient:
-        """The connection, opened by the first call. Raises ValidationError for a server that is no URL."""
+        """The connection, opened by the first call.
+
+        Raises ConfigurationError for what can never work, ValidationError for a server that is no URL.
+        """
         if self._client is None:
             # httpx takes longer to import than --help may take, and where it can it loads a command line of its own,
             # which is half of that.
             sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # Python's own way to say "not here"
             from lochness.api_client import ApiClient
 
-            self._client = ApiClient(self.server)
+            meant = self.connection
+            if meant.token and meant.context and is_open_to_others(self.config_file):
+                say(f"{self.config_file} holds a token and others can read it: chmod 600 {self.config_file}")
+            self._client = ApiClient(meant.server, token=meant.secret(), ca=meant.ca)
         return self._client
 
     def close(self) -> None:

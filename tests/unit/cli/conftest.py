@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +24,19 @@ Lochness = Callable[..., Ended]
 
 
 @pytest.fixture
-def lochness(capsys: pytest.CaptureFixture[str]) -> Lochness:
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A home of its own for the command: neither contexts nor variables of who runs the tests reach it."""
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("LOCHNESS_")]:
+        del os.environ[name]
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path / "config")
+    yield tmp_path / "config" / "lochness"
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def lochness(capsys: pytest.CaptureFixture[str], home: Path) -> Lochness:
     """Run one command line to its end."""
 
     def run(*arguments: str) -> Ended:

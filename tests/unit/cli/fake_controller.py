@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,12 +20,16 @@ JOB_ID = "0f0e0d0c-0000-4000-8000-00000000000a"
 
 
 class FakeController:
-    """`objects[collection][id]` is its state; `job_states` are the answers about a job, one after another."""
+    """`objects[collection][id]` is its state; `job_states` are the answers about a job, one after another.
+
+    With a `token` it answers nobody who does not bring it.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, dict]] = {name: {} for name in COLLECTIONS}
         self.parts: dict[str, dict[str, str]] = {}
         self.job_states: list[dict] = [{"status": "done", "action": "create"}]
+        self.token = ""
         self.url = ""
 
     def add(self, collection: str, name: str = "", **fields) -> str:
@@ -35,7 +40,7 @@ class FakeController:
     def answer(self, method: str, path: str, body: dict) -> Answer:
         collection, *rest = path.strip("/").split("/")
         if collection not in self.objects:
-            return 404, {"message": f"no such path: {path}", "code": 404, "reason": "no_route"}, {}
+            return 404, {"message": f"there is nothing at {path}", "code": 404, "reason": "not_found"}, {}
         objects = self.objects[collection]
         if not rest:
             return self.answer_collection(method, collection, body)
@@ -43,8 +48,9 @@ class FakeController:
             state = self.job_states.pop(0) if len(self.job_states) > 1 else self.job_states[0]
             return 200, {"id": rest[0], **state}, {}
         if rest[0] not in objects:
-            message = f"{collection[:-1]} '{rest[0]}' does not exist"
-            return 404, {"message": message, "code": 404, "reason": "not_found"}, {}
+            kind = collection[:-1]
+            message = f"{kind} '{rest[0]}' does not exist"
+            return 404, {"message": message, "code": 404, "reason": "not_found", "kind": kind, "id": rest[0]}, {}
         return self.answer_object(method, collection, rest, body)
 
     def answer_collection(self, method: str, collection: str, body: dict) -> Answer:
@@ -83,14 +89,19 @@ class FakeController:
 
 
 @contextmanager
-def serving(controller: FakeController) -> Iterator[str]:
-    """Serve `controller` on a free port; yields its URL."""
+def serving(controller: FakeController, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Serve `controller` on a free port, by TLS if there is a context for it; yields its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else {}
-            status, value, headers = controller.answer(self.command, urlsplit(self.path).path, body)
+            given = self.headers.get("Authorization", "")
+            if controller.token in ("", given.removeprefix("Bearer ")):
+                status, value, headers = controller.answer(self.command, urlsplit(self.path).path, body)
+            else:
+                message = "this token is not known" if given else "a token is needed"
+                status, value, headers = 401, {"message": message, "code": 401, "reason": "unauthorized"}, {}
             content = json.dumps(value).encode() + b"\n"
             self.send_response(status)
             for name, text in {
@@ -107,11 +118,17 @@ def serving(controller: FakeController) -> Iterator[str]:
         def log_message(self, format: str, *arguments: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            """A client that hangs up, or does not speak TLS, is no news."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01))
     thread.start()
-    controller.url = f"http://127.0.0.1:{server.server_port}"
+    controller.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
     try:
         yield controller.url
     finally:

@@ -222,10 +222,9 @@ def test_jobs_are_listed_with_how_long_they_took(lochness: Lochness, controller:
     assert lines_of(ended.out)[1] == [id, "create", "fetch", "web1", "error", "1.2s", "no", "space"]
 
 
-def test_twenty_thousand_guests_are_listed_in_a_blink(lochness: Lochness, controller: FakeController):
+def test_twenty_thousand_guests_are_listed_whole(lochness: Lochness, controller: FakeController):
+    """How quickly is for bench/cli_speed.py to say."""
     for number in range(20_000):
         controller.add("guests", f"guest-{number}", ip="10.0.0.1", status={"state": "running"})
-    started_s = time.monotonic()
     ended = lochness("--server", controller.url, "guest", "list")
     assert ended.out.count("\n") == 20_001
-    assert time.monotonic() - started_s < 4  # the fake's own encoding included

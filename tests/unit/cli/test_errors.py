@@ -13,6 +13,8 @@ import typer
 from lochness.backup import backup_lines
 from lochness.cli import exits
 from lochness.cli.app import app
+from lochness.cli.catalog import COMMANDS as SINGLE_COMMANDS
+from lochness.cli.catalog import NOUNS
 from lochness.store.protocol import Reading
 from tests.unit.cli.conftest import Lochness
 from tests.unit.cli.fake_controller import FakeController, answering, free_port, hang_up, http, serving
@@ -47,11 +49,16 @@ def works_on_the_store(command: Any) -> bool:
 
 def name_of(words: tuple[str, ...]) -> list[str]:
     """The words that name the command itself: a noun and its verb, or one word."""
-    nouns = {group.typer_instance.info.name for group in app.registered_groups if group.typer_instance is not None}
-    return list(words[:2] if words[0] in nouns else words[:1])
+    return list(words[:2] if words[0] in NOUNS else words[:1])
 
 
-COMMANDS = sorted(every_command(lambda command: not works_on_the_store(command)))
+#: Nouns that need no controller.
+LOCAL_NOUNS = {"context"}
+
+COMMANDS = sorted(
+    words for words in every_command(lambda command: not works_on_the_store(command)) if words[0] not in LOCAL_NOUNS
+)
+LOCAL_COMMANDS = sorted(words for words in every_command(lambda _: True) if words[0] in LOCAL_NOUNS)
 STORE_COMMANDS = sorted(every_command(works_on_the_store))
 
 
@@ -60,7 +67,7 @@ def each_command(function):
 
 
 def each_command_at_all(function):
-    return pytest.mark.parametrize("words", [*COMMANDS, *STORE_COMMANDS], ids=" ".join)(function)
+    return pytest.mark.parametrize("words", [*COMMANDS, *STORE_COMMANDS, *LOCAL_COMMANDS], ids=" ".join)(function)
 
 
 @pytest.mark.parametrize("words", STORE_COMMANDS, ids=" ".join)
@@ -205,16 +212,32 @@ def test_the_documented_statuses_are_those_of_the_help(lochness: Lochness):
     assert ended.status == 0
     told = " ".join(ended.out.split())
     assert exits.EXIT_STATUS_HELP in told
-    for status in (exits.FAILED, exits.USAGE, exits.NOT_FOUND, exits.CONFLICT, exits.UNREACHABLE, exits.LIMIT):
+    for status in (
+        exits.FAILED,
+        exits.USAGE,
+        exits.NOT_ALLOWED,
+        exits.NOT_FOUND,
+        exits.CONFLICT,
+        exits.UNREACHABLE,
+        exits.LIMIT,
+    ):
         assert f" {status} " in exits.EXIT_STATUS_HELP
         assert f"\n    {status}  " in (exits.__doc__ or "")
 
 
-@pytest.mark.parametrize("noun", ["", "hv", "guest", "network", "subnet", "flavor", "image", "job"])
+@pytest.mark.parametrize("noun", ["", *NOUNS])
 def test_a_noun_without_its_verb_shows_what_there_is(lochness: Lochness, noun: str):
     ended = lochness(*noun.split())
     assert ended.status == exits.USAGE
     assert "Commands:" in ended.err + ended.out
+
+
+def test_the_help_of_the_whole_says_what_the_parts_say(lochness: Lochness):
+    for name, entry in NOUNS.items():
+        assert entry.help in lochness(name, "--help").out
+    for name, entry in SINGLE_COMMANDS.items():
+        words = " ".join(lochness(name, "--help").out.split())
+        assert entry.help.rstrip(".") in words
 
 
 @each_command_at_all
