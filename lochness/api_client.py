@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -35,6 +36,7 @@ from lochness.errors import (
     ValidationError,
 )
 from lochness.model.record import JSONObject
+from lochness.sse import parsed
 
 Shape = TypeVar("Shape")
 
@@ -53,12 +55,23 @@ OUTAGE_MAX_S: Final = 15.0
 
 
 #: What OpenSSL says of an answer that is no TLS at all.
-_NOT_TLS_REASONS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
+_NOT_TLS_REASONS: Final = (
+    "WRONG_VERSION_NUMBER",
+    "RECORD_LAYER_FAILURE",
+    "PACKET_LENGTH_TOO_LONG",
+    "HTTP_REQUEST",
+)
 
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _METHOD_NOT_ALLOWED: Final = 405
+
+
+EVENTS_SILENCE_MAX_S: Final = 45.0
+"""A stream of events says something every 15 s."""
+EVENTS_OUTAGE_MAX_S: Final = 60.0
+EVENTS_RETRY_S: Final = 1.0
 
 
 class RefusedError(HTTPCodeError):
@@ -82,7 +95,15 @@ class RefusedError(HTTPCodeError):
 class NotAllowedError(RefusedError):
     """The controller wants a token and got none, does not know the one it got (401), or it may not do that (403)."""
 
-    def __init__(self, code: int, answer: JSONObject, *, request: str, server: str, has_token: bool) -> None:
+    def __init__(
+        self,
+        code: int,
+        answer: JSONObject,
+        *,
+        request: str,
+        server: str,
+        has_token: bool,
+    ) -> None:
         super().__init__(code, answer, request=request)
         said = answer.get("message") or f"HTTP status {code}"
         if code == _FORBIDDEN:
@@ -116,6 +137,15 @@ class Accepted:
     job: str
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something of the stream: its name (a kind, or "ready", "alive"), what it says, the id to resume from, or ""."""
+
+    name: str
+    data: JSONObject
+    id: str
+
+
 class ApiClient:
     """A connection to the controller at `server` (http or https URL). A context manager; not shared between threads.
 
@@ -125,7 +155,12 @@ class ApiClient:
     """
 
     def __init__(
-        self, server: str = DEFAULT_SERVER, *, token: str = "", ca: str = "", timeout_s: float = DEFAULT_TIMEOUT_S
+        self,
+        server: str = DEFAULT_SERVER,
+        *,
+        token: str = "",
+        ca: str = "",
+        timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> None:
         self.server = checked_server(server)
         self.timeout_s = timeout_s
@@ -143,7 +178,12 @@ class ApiClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -154,8 +194,14 @@ class ApiClient:
         return self._shaped(list[JSONObject], "a list of objects", "GET", path, query=query)
 
     def strings(self, path: str) -> list[str]:
-        """GET a list of strings, such as ids."""
-        return self._shaped(list[str], "a list of strings", "GET", path)
+        """GET a list of ids or tags."""
+        found = self._shaped(list[str | int], "a list of ids", "GET", path)
+        return [str(each) for each in found]
+
+    def set_list(self, path: str, words: Sequence[str | int]) -> list[str]:
+        """POST a list of ids or tags that takes the place of the one there, and get it back."""
+        found = self._shaped(list[str | int], "a list of ids", "POST", path, body=words)
+        return [str(each) for each in found]
 
     def settings(self, path: str, changes: Mapping[str, str] | None = None) -> dict[str, str]:
         """GET an object of strings, or PATCH it with `changes` and get the whole back."""
@@ -190,14 +236,60 @@ class ApiClient:
         """Take the object `id` out of the collection at `path`; the object itself stays."""
         self._answer("DELETE", f"{path}/{id}")
 
-    def accept(self, method: str, path: str, record: Mapping[str, Any] | None = None) -> Accepted:
+    def accept(
+        self,
+        method: str,
+        path: str,
+        record: Mapping[str, Any] | None = None,
+        **query: str | int | None,
+    ) -> Accepted:
         """Ask for an asynchronous operation on a guest."""
-        body, headers = self._answer(method, path, body=record)
+        body, headers = self._answer(method, path, query=query, body=record)
         guest = self._converted(JSONObject, "a guest", body, f"{method} {path}")
         job = headers.get(JOB_HEADER, "")
         if not job:
             raise UnexpectedAnswerError(f"{self.server} answered {method} {path} without the header {JOB_HEADER}")
         return Accepted(guest, job)
+
+    def cancel_job(self, id: str) -> JSONObject:
+        """Ask for a job's end before its time; the job as it is now."""
+        return self._shaped(JSONObject, "an object", "POST", f"/jobs/{id}/cancel")
+
+    def events(self, *, since: int | None, kinds: str, is_following: bool) -> Iterator[Event]:
+        """Yield what changes, as it changes, and the signals between; from now on, or after the revision `since`.
+
+        A controller that goes away is waited for up to 60 s at a time, and the stream resumed. Not `is_following`: the
+        end of the stream is an UnavailableError at once.
+        """
+        last_id = ""
+        heard_s = time.monotonic()
+        while True:
+            try:
+                query = {"kind": kinds or None, "since": since}
+                for event in self._event_stream(query, {"Last-Event-ID": last_id} if last_id else {}):
+                    heard_s = time.monotonic()
+                    last_id = event.id or last_id
+                    yield event
+                why: UnavailableError | None = None
+            except UnavailableError as error:
+                why = error
+            if not last_id or not is_following or time.monotonic() - heard_s > EVENTS_OUTAGE_MAX_S:
+                raise why or UnavailableError(f"{self.server} ended the stream of events")
+            time.sleep(EVENTS_RETRY_S)
+
+    def _event_stream(self, query: Mapping[str, Any], headers: Mapping[str, str]) -> Iterator[Event]:
+        """One connection's events."""
+        path = "/events"
+        with self._opened("GET", path, query=query, headers=headers, read_s=EVENTS_SILENCE_MAX_S) as response:
+            if not response.is_success:
+                content = self._content(response, f"GET {path}", time.monotonic() + self.timeout_s)
+                raise self._refusal(response.status_code, content, f"GET {path}")
+            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                content = self._content(response, f"GET {path}", time.monotonic() + self.timeout_s)
+                raise self._not_with("a stream of events", content, f"GET {path}")
+            for each in parsed(response.iter_lines()):
+                data = self._converted(JSONObject, "an event", each.data.encode(), f"GET {path}")
+                yield Event(each.name, data, each.id)
 
     def follow_job(self, id: str, *, limit_s: float) -> Iterator[JSONObject]:
         """Yield the job each time it has changed; the last one yielded is finished (status done or error).
@@ -225,8 +317,20 @@ class ApiClient:
             if job.get("status") in ("done", "error"):
                 return
             if time.monotonic() >= deadline_s:
-                raise DeadlineError(f"job {id} has not finished within {limit_s:g} s", limit_s=limit_s, job=id)
-            time.sleep(max(0.0, min(JOB_POLL_S - (time.monotonic() - started_s), deadline_s - time.monotonic())))
+                raise DeadlineError(
+                    f"job {id} has not finished within {limit_s:g} s",
+                    limit_s=limit_s,
+                    job=id,
+                )
+            time.sleep(
+                max(
+                    0.0,
+                    min(
+                        JOB_POLL_S - (time.monotonic() - started_s),
+                        deadline_s - time.monotonic(),
+                    ),
+                )
+            )
 
     def _shaped(
         self,
@@ -236,7 +340,7 @@ class ApiClient:
         path: str,
         *,
         query: Mapping[str, str | int | None] | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | Sequence[Any] | None = None,
     ) -> Shape:
         answer, _ = self._answer(method, path, query=query, body=body)
         return self._converted(shape, words, answer, f"{method} {path}")
@@ -245,10 +349,13 @@ class ApiClient:
         try:
             return msgspec.json.decode(answer, type=shape)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise UnexpectedAnswerError(
-                f"{self.server} answered {request} not with {words} but with {_excerpt(answer)}: "
-                "is that a Loch Ness controller?"
-            ) from error
+            raise self._not_with(words, answer, request) from error
+
+    def _not_with(self, words: str, answer: bytes, request: str) -> UnexpectedAnswerError:
+        return UnexpectedAnswerError(
+            f"{self.server} answered {request} not with {words} but with {_excerpt(answer)}: "
+            "is that a Loch Ness controller?"
+        )
 
     def _answer(
         self,
@@ -256,34 +363,50 @@ class ApiClient:
         path: str,
         *,
         query: Mapping[str, str | int | None] | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | Sequence[Any] | None = None,
     ) -> tuple[bytes, httpx.Headers]:
         """The body and headers of a success."""
         request = f"{method} {path}"
         deadline_s = time.monotonic() + self.timeout_s
+        with self._opened(method, path, query=query, body=body, read_s=self.timeout_s) as response:
+            content = self._content(response, request, deadline_s)
+        if response.is_success:
+            return content, response.headers
+        raise self._refusal(response.status_code, content, request)
+
+    @contextmanager
+    def _opened(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | Sequence[Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        read_s: float,
+    ) -> Iterator[httpx.Response]:
+        """The answer, its body yet to be read. What goes wrong, also while it is read, is an error of ours."""
+        request = f"{method} {path}"
         try:
             with self._client.stream(
                 method,
                 path,
                 params={name: str(value) for name, value in (query or {}).items() if value is not None},
                 content=msgspec.json.encode(body) if body is not None else None,
-                headers={"Content-Type": "application/json"} if body is not None else None,
-                timeout=httpx.Timeout(self.timeout_s, connect=min(CONNECT_TIMEOUT_S, self.timeout_s)),
+                headers={**(headers or {}), **({"Content-Type": "application/json"} if body is not None else {})},
+                timeout=httpx.Timeout(read_s, connect=min(CONNECT_TIMEOUT_S, self.timeout_s)),
             ) as response:
-                content = self._content(response, request, deadline_s)
+                yield response
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise UnavailableError(f"{self.server} is not reached: {_cause(error)}") from error
         except httpx.TimeoutException as error:
-            raise self._unanswered(method, request, f"no answer within {self.timeout_s:g} s") from error
+            raise self._unanswered(method, request, f"no answer within {read_s:g} s") from error
         except httpx.RemoteProtocolError as error:
             raise self._unanswered(method, request, f"not an HTTP answer: {_cause(error)}") from error
         except httpx.HTTPError as error:
             raise self._unanswered(method, request, _cause(error)) from error
         except httpx.InvalidURL as error:
             raise ValidationError(f"not a path of the API: {path!r}", field="path") from error
-        if response.is_success:
-            return content, response.headers
-        raise self._refusal(response.status_code, content, request)
 
     def _content(self, response: httpx.Response, request: str, deadline_s: float) -> bytes:
         pieces: list[bytes] = []
@@ -315,7 +438,13 @@ class ApiClient:
                 "is that a Loch Ness controller?"
             )
         if code in (_UNAUTHORIZED, _FORBIDDEN):
-            return NotAllowedError(code, answer, request=request, server=self.server, has_token=self._has_token)
+            return NotAllowedError(
+                code,
+                answer,
+                request=request,
+                server=self.server,
+                has_token=self._has_token,
+            )
         # Of an object that does not exist the controller tells the kind, of a path only that it has none.
         if code == _METHOD_NOT_ALLOWED or (code == _NOT_FOUND and "kind" not in answer and "reason" in answer):
             return UnknownCallError(code, answer, request=request, server=self.server)
@@ -333,7 +462,10 @@ def checked_server(text: str) -> str:
     if any(letter.isspace() for letter in text.strip()):
         is_url = False
     if not is_url:
-        raise ValidationError(f"the server must be a URL like {DEFAULT_SERVER}, got {text!r}", field="server")
+        raise ValidationError(
+            f"the server must be a URL like {DEFAULT_SERVER}, got {text!r}",
+            field="server",
+        )
     return text.strip().rstrip("/")
 
 

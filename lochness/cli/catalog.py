@@ -33,13 +33,31 @@ NOUNS: Final = {
     "subnet": Entry("subnet", "Subnets: IP networks with a range of addresses for guests."),
     "flavor": Entry("flavor", "Flavors: image, memory, disk and CPUs of a guest."),
     "image": Entry("image", "Images: what guests' disks start from."),
+    "fwgroup": Entry("fwgroup", "Firewall groups: rules for what comes in to guests."),
+    "vlan": Entry("vlan", "VLANs: the tags."),
+    "vlangroup": Entry("vlangroup", "VLAN groups: sets of tags that a guest gets as one."),
+    "config": Entry("config", "Settings of the whole cluster."),
     "job": Entry("job", "Jobs: what was asked for, and how it went."),
     "context": Entry("context", "Contexts: controllers known by a name, with their token and CA."),
 }
 COMMANDS: Final = {
+    "top": Entry(
+        "top",
+        "Show the hosts: alive, memory, disk and CPUs used of those there are, guests",
+        "top",
+    ),
+    "events": Entry("events", "Print every change of the cluster, in order", "events"),
+    "explain": Entry("explain", "Say where a guest would go now", "explain"),
+    "capacity": Entry(
+        "capacity",
+        "Say how many more guests of each flavor fit, and what runs out first.",
+        "capacity",
+    ),
     "fsck": Entry("fsck", "Check every promise over one snapshot of the store.", "fsck"),
     "backup": Entry(
-        "backup", "Write the whole key space, at one revision, to a file that only you can read.", "backup"
+        "backup",
+        "Write the whole key space, at one revision, to a file that only you can read.",
+        "backup",
     ),
     "restore": Entry("backup", "Make the key space what a backup says.", "restore"),
 }

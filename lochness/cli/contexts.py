@@ -75,9 +75,8 @@ class Contexts:
         """The context called `name`. Raises NotFoundError."""
         if name not in self.contexts:
             error = NotFoundError("context", name)
-            error.message += (
-                f"; there are: {', '.join(sorted(self.contexts)) or 'none'} (lochness context set makes one)"
-            )
+            there = ", ".join(sorted(self.contexts)) or "none"
+            error.message += f"; there are: {there} (lochness context set makes one)"
             raise error
         return self.contexts[name]
 
@@ -171,14 +170,18 @@ def checked_name(name: str) -> str:
         or not all(letter.isascii() and (letter.isalnum() or letter in "._-") for letter in name)
     ):
         raise ValidationError(
-            f"a context's name is of letters, digits, '.', '_' and '-', at most 64, got {name!r}", field="name"
+            f"a context's name is of letters, digits, '.', '_' and '-', at most 64, got {name!r}",
+            field="name",
         )
     return name
 
 
 def rendered(known: Contexts) -> str:
     """The file's content."""
-    lines = ["# Written by lochness context; comments are not kept.", f"current = {_quoted(known.current)}"]
+    lines = [
+        "# Written by lochness context; comments are not kept.",
+        f"current = {_quoted(known.current)}",
+    ]
     for name, each in sorted(known.contexts.items()):
         lines += ["", f"[contexts.{_quoted(name)}]", f"server = {_quoted(each.server)}"]
         lines += [f"{key} = {_quoted(value)}" for key, value in (("token", each.token), ("ca", each.ca)) if value]

@@ -6,9 +6,17 @@ from typing import Annotated
 
 import typer
 
-from lochness.cli.arguments import IdOption, MetadataOption, NameOption, Words, new_record
+from lochness.cli.arguments import IdOption, MetadataOption, NameOption, new_record
+from lochness.cli.collection import (
+    Specs,
+    Targets,
+    add_delete,
+    add_show,
+    create_each,
+    modify_each,
+)
 from lochness.cli.command import command, noun
-from lochness.cli.output import Column, Format, megabytes, plain, print_list, print_records
+from lochness.cli.output import Column, Format, megabytes, plain, print_list
 from lochness.cli.session import Kind, Session, name_of
 from lochness.model.record import JSONObject
 
@@ -28,7 +36,10 @@ def columns(image_names: dict[str, str]) -> list[Column]:
         Column("MEMORY", lambda flavor: _size("memory", flavor), is_number=True),
         Column("DISK", lambda flavor: _size("disk", flavor), is_number=True),
         Column("CPU", lambda flavor: plain(flavor.get("cpu")), is_number=True),
-        Column("IMAGE", lambda flavor: image_names.get(str(flavor.get("image")), plain(flavor.get("image")))),
+        Column(
+            "IMAGE",
+            lambda flavor: image_names.get(str(flavor.get("image")), plain(flavor.get("image"))),
+        ),
     ]
 
 
@@ -43,24 +54,19 @@ def list_flavors(session: Session) -> None:
     print_list(flavors, columns(names), session.form)
 
 
-@command(app, "show")
-def show(session: Session, ids: Words) -> None:
-    """Show flavors with all their fields.
+add_show(app, Kind.FLAVOR, "flavor show small")
 
-    Example: lochness flavor show small
-    """
 
-    def show_one(word: str) -> None:
-        print_records([session.client.record(session.path_of(Kind.FLAVOR, word))], session.form)
-
-    session.for_each(ids, show_one)
+ImageOption = Annotated[str | None, typer.Option("--image", metavar="ID|NAME", show_default=False)]
+MemoryOption = Annotated[int | None, typer.Option("--memory", metavar="MB", min=1, show_default=False)]
 
 
 @command(app, "create")
 def create(
     session: Session,
-    image: Annotated[str, typer.Option("--image", metavar="ID|NAME", show_default=False)],
-    memory: Annotated[int, typer.Option("--memory", metavar="MB", min=1, show_default=False)],
+    specs: Specs = None,
+    image: ImageOption = None,
+    memory: MemoryOption = None,
     cpu: Annotated[int, typer.Option("--cpu", min=1)] = 1,
     disk: Annotated[int, typer.Option("--disk", metavar="MB", min=0)] = 0,
     id: IdOption = "",
@@ -71,18 +77,41 @@ def create(
 
     Example: lochness flavor create --name small --image debian12 --memory 1024 --disk 10240 --cpu 1
     """
-    record = new_record(id, name, metadata, image=session.id_of(Kind.IMAGE, image), memory=memory, disk=disk, cpu=cpu)
-    print_records([session.client.create(Kind.FLAVOR.path, record)], session.form)
+    given = new_record(id, name, metadata, image=image, memory=memory, disk=disk, cpu=cpu)
+    create_each(session, Kind.FLAVOR, specs, given, needs=("image", "memory"))
 
 
-@command(app, "delete")
-def delete(session: Session, ids: Words) -> None:
-    """Remove flavors. Guests that have one keep what they hold.
+@command(app, "modify")
+def modify(
+    session: Session,
+    flavors: Targets,
+    image: ImageOption = None,
+    memory: MemoryOption = None,
+    cpu: Annotated[int | None, typer.Option("--cpu", min=1, show_default=False)] = None,
+    disk: Annotated[int | None, typer.Option("--disk", metavar="MB", min=0, show_default=False)] = None,
+    name: NameOption = None,
+    metadata: MetadataOption = None,
+) -> None:
+    """Change flavors for guests to come. Guests that have one keep what they hold.
 
-    Example: lochness flavor delete small
+    Example: lochness flavor modify small --memory 2048
     """
+    modify_each(
+        session,
+        Kind.FLAVOR,
+        flavors,
+        name,
+        metadata,
+        image=image,
+        memory=memory,
+        cpu=cpu,
+        disk=disk,
+    )
 
-    def remove(word: str) -> None:
-        print_records([session.client.delete(session.path_of(Kind.FLAVOR, word))], session.form)
 
-    session.for_each(ids, remove)
+add_delete(
+    app,
+    Kind.FLAVOR,
+    "Remove flavors. Guests that have one keep what they hold.",
+    "flavor delete small",
+)

@@ -6,7 +6,8 @@ done. What was accepted is printed with the job's id in the field "job".
 
 from __future__ import annotations
 
-from typing import Annotated
+import time
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -20,17 +21,42 @@ from lochness.cli.arguments import (
     Words,
     new_record,
 )
+from lochness.cli.collection import (
+    Specs,
+    Targets,
+    add_show,
+    modify_each,
+    records_of,
+    resolved,
+)
 from lochness.cli.command import command, noun
-from lochness.cli.follow import follow
-from lochness.cli.output import Column, Format, plain, print_list, print_records
+from lochness.cli.guest_requests import Request, carry_out
+from lochness.cli.output import (
+    Column,
+    Format,
+    plain,
+    print_list,
+    print_records,
+    print_strings,
+)
 from lochness.cli.session import Kind, Session, name_of
-from lochness.model.job import GUEST_ACTIONS
-from lochness.model.record import JSONObject
+from lochness.errors import DeadlineError, LochnessError
+
+if TYPE_CHECKING:
+    from lochness.model.record import JSONObject
 
 app = noun("guest", "Guests: the virtual machines.")
 
-Named = Annotated[str, typer.Option(metavar="ID|NAME", show_default=False)]
 MaybeNamed = Annotated[str | None, typer.Option(metavar="ID|NAME", show_default=False)]
+
+
+_LOOK_EVERY_S: Final = 0.5
+
+
+class NoAddressError(LochnessError):
+    """A guest that was not placed yet."""
+
+    reason = "no_address"
 
 
 def state_of(guest: JSONObject) -> str:
@@ -48,7 +74,10 @@ def columns(hypervisor_names: dict[str, str], flavor_names: dict[str, str]) -> l
         Column("NAME", lambda guest: name_of(guest) or "-"),
         Column("ID", lambda guest: plain(guest.get("id"))),
         Column("STATE", state_of),
-        Column("HYPERVISOR", lambda guest: _named(hypervisor_names, guest.get("hypervisor"))),
+        Column(
+            "HYPERVISOR",
+            lambda guest: _named(hypervisor_names, guest.get("hypervisor")),
+        ),
         Column("IP", lambda guest: plain(guest.get("ip"))),
         Column("FLAVOR", lambda guest: _named(flavor_names, guest.get("flavor"))),
     ]
@@ -62,7 +91,13 @@ def _named(names: dict[str, str], id: object) -> str:
 def list_guests(
     session: Session,
     hypervisor: Annotated[
-        str | None, typer.Option("--hypervisor", metavar="ID|NAME", help="Only those on it.", show_default=False)
+        str | None,
+        typer.Option(
+            "--hypervisor",
+            metavar="ID|NAME",
+            help="Only those on it.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """List the guests: state, hypervisor, address, flavor.
@@ -78,55 +113,107 @@ def list_guests(
     print_list(guests, columns(*names), session.form)
 
 
-@command(app, "show")
-def show(session: Session, ids: Words) -> None:
-    """Show guests with all their fields.
-
-    Example: lochness guest show web1
-    """
-    session.for_each(ids, lambda word: print_records([_get(session, word)], session.form))
-
-
-def _get(session: Session, word: str) -> JSONObject:
-    return session.client.record(session.path_of(Kind.GUEST, word))
+add_show(app, Kind.GUEST, "guest show web1")
 
 
 @command(app, "create")
 def create(
     session: Session,
-    flavor: Named,
-    network: Named,
+    specs: Specs = None,
+    flavor: MaybeNamed = None,
+    network: MaybeNamed = None,
     id: IdOption = "",
     name: NameOption = None,
     fwgroup: MaybeNamed = None,
-    vlangroup: Annotated[str | None, typer.Option(metavar="ID", show_default=False)] = None,
+    vlangroup: MaybeNamed = None,
     metadata: MetadataOption = None,
     wait: WaitOption = False,
     timeout: TimeoutOption = WAIT_LIMIT_S,
 ) -> None:
-    """Create a guest: a hypervisor is chosen, the image fetched there, and the guest started.
+    """Create guests: a hypervisor is chosen, the image fetched there, and the guest started.
 
     Example: lochness guest create --name web1 --flavor small --network lan --wait
     """
-    record = new_record(
+    given = new_record(
         id,
         name,
         metadata,
-        flavor=session.id_of(Kind.FLAVOR, flavor),
-        network=session.id_of(Kind.NETWORK, network),
-        fwgroup=session.id_of(Kind.FWGROUP, fwgroup) if fwgroup else None,
+        flavor=flavor,
+        network=network,
+        fwgroup=fwgroup,
         vlangroup=vlangroup,
     )
-    _request(session, "POST", [(name or "guest", Kind.GUEST.path)], record, limit_s=timeout if wait else None)
+    records = records_of(Kind.GUEST, specs, given, needs=("flavor", "network"))
+    requests: list[Request] = []
+
+    def prepare(record: JSONObject) -> None:
+        requests.append(
+            Request(
+                name_of(record) or "guest",
+                Kind.GUEST.path,
+                resolved(session, Kind.GUEST, record),
+            )
+        )
+
+    for record in records:
+        session.attempt(prepare, record)
+    carry_out(session, "POST", requests, limit_s=timeout if wait else None)
+
+
+@command(app, "modify")
+def modify(
+    session: Session,
+    guests: Targets,
+    name: NameOption = None,
+    flavor: MaybeNamed = None,
+    fwgroup: MaybeNamed = None,
+    vlangroup: MaybeNamed = None,
+    metadata: MetadataOption = None,
+) -> None:
+    """Change guests' records; a running guest takes over what concerns it when it is created anew.
+
+    Example: lochness guest modify web1 --metadata owner=ops
+    """
+    modify_each(
+        session,
+        Kind.GUEST,
+        guests,
+        name,
+        metadata,
+        flavor=flavor,
+        fwgroup=fwgroup,
+        vlangroup=vlangroup,
+    )
 
 
 @command(app, "delete")
-def delete(session: Session, ids: Words, wait: WaitOption = False, timeout: TimeoutOption = WAIT_LIMIT_S) -> None:
+def delete(
+    session: Session,
+    ids: Words,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Also where no agent confirms it: its host is gone for good.",
+            show_default=False,
+        ),
+    ] = False,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = WAIT_LIMIT_S,
+) -> None:
     """Delete guests with their disks and addresses, whatever state they are in.
 
     Example: lochness guest delete web1 --wait
     """
-    _request(session, "DELETE", _paths(session, ids), limit_s=timeout if wait else None, is_gone=True)
+    query = {"force": "true"} if force else {}
+    carry_out(
+        session,
+        "DELETE",
+        _requests(session, ids),
+        limit_s=timeout if wait else None,
+        is_gone=True,
+        **query,
+    )
 
 
 _ACTION_HELP = {
@@ -141,54 +228,83 @@ _ACTION_HELP = {
 
 
 def _add_action(action: str) -> None:
-    def act(session: Session, ids: Words, wait: WaitOption = False, timeout: TimeoutOption = WAIT_LIMIT_S) -> None:
-        _request(session, "POST", _paths(session, ids, f"/{action}"), limit_s=timeout if wait else None)
+    def act(
+        session: Session,
+        ids: Words,
+        wait: WaitOption = False,
+        timeout: TimeoutOption = WAIT_LIMIT_S,
+    ) -> None:
+        carry_out(
+            session,
+            "POST",
+            _requests(session, ids, f"/{action}"),
+            limit_s=timeout if wait else None,
+        )
 
     act.__doc__ = f"{_ACTION_HELP[action]}\n\n    Example: lochness guest {action} web1 --wait\n    "
     command(app, action)(act)
 
 
-for _action in GUEST_ACTIONS:
+for _action in _ACTION_HELP:
     _add_action(_action)
 
 
-def _paths(session: Session, words: list[str], suffix: str = "") -> list[tuple[str, str]]:
-    """Each word with its path; what cannot be found is told, and left out."""
-    found: list[tuple[str, str]] = []
-    session.for_each(words, lambda word: found.append((word, session.path_of(Kind.GUEST, word) + suffix)))
+def _requests(session: Session, words: list[str], suffix: str = "") -> list[Request]:
+    """One for each word; what cannot be found is told, and left out."""
+    found: list[Request] = []
+
+    def find(word: str) -> None:
+        found.append(Request(word, session.path_of(Kind.GUEST, word) + suffix))
+
+    session.for_each(words, find)
     return found
 
 
-def _request(
+@command(app, "wait")
+def wait_for(
     session: Session,
-    method: str,
-    targets: list[tuple[str, str]],
-    record: JSONObject | None = None,
-    *,
-    limit_s: float | None,
-    is_gone: bool = False,
+    ids: Words,
+    state: Annotated[str, typer.Option("--state", help="running, stopped, paused ...")] = "running",
+    timeout: TimeoutOption = WAIT_LIMIT_S,
 ) -> None:
-    """Send the request to each (name, path), then follow the jobs for up to `limit_s` seconds each, None: do not wait.
+    """Wait until guests are seen in a state.
 
-    Prints each guest as accepted, after a wait as it is then; one that `is_gone` by then as it was.
+    Example: lochness guest wait web1 --state running --timeout 120
     """
-    accepted: list[tuple[str, JSONObject, str]] = []
+    session.for_each(
+        ids,
+        lambda word: print_records([awaited(session, word, state, limit_s=timeout)], session.form),
+    )
 
-    def send(name: str, path: str) -> None:
-        answer = session.client.accept(method, path, record)
-        if limit_s is None:
-            print_records([{**answer.guest, "job": answer.job}], session.form)
-        accepted.append((name, answer.guest, answer.job))
 
-    def finish(name: str, guest: JSONObject, job: str) -> None:
-        follow(session, job, name, limit_s=limit_s or 0)
-        if not is_gone:
-            guest = session.client.record(f"{Kind.GUEST.path}/{guest.get('id')}")
-        if session.form is not Format.TABLE or not is_gone:
-            print_records([guest], session.form)
+def awaited(session: Session, word: str, state: str, *, limit_s: float) -> JSONObject:
+    """The guest once its state is `state`. Raises DeadlineError after `limit_s` seconds, telling the last one seen."""
+    path = session.path_of(Kind.GUEST, word)
+    deadline_s = time.monotonic() + limit_s
+    while True:
+        guest = session.client.record(path)
+        if state_of(guest) == state:
+            return guest
+        if time.monotonic() >= deadline_s:
+            text = f"guest {word} is {state_of(guest)}, not {state}, after {limit_s:g} s"
+            raise DeadlineError(text, limit_s=limit_s)
+        time.sleep(max(0.0, min(_LOOK_EVERY_S, deadline_s - time.monotonic())))
 
-    for target in targets:
-        session.attempt(send, *target)
-    if limit_s is not None:
-        for each in accepted:
-            session.attempt(finish, *each)
+
+@command(app, "address")
+def address(session: Session, ids: Words) -> None:
+    """Print the addresses of guests, one a line: ssh root@$(lochness guest address web1).
+
+    Example: lochness guest address web1
+    """
+
+    def show_one(word: str) -> None:
+        guest = session.client.record(session.path_of(Kind.GUEST, word))
+        if not guest.get("ip"):
+            raise NoAddressError(f"guest {word} has no address yet: it is {state_of(guest)}")
+        if session.form is Format.TABLE:
+            print_strings([str(guest["ip"])], session.form)
+        else:
+            print_records([{"id": guest.get("id"), "ip": guest["ip"]}], session.form)
+
+    session.for_each(ids, show_one)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -14,9 +14,16 @@ from lochness.cli.arguments import (
     Pairs,
     Word,
     Words,
-    metadata_of,
     new_record,
     pairs,
+)
+from lochness.cli.collection import (
+    Specs,
+    Targets,
+    add_delete,
+    add_show,
+    create_each,
+    modify_each,
 )
 from lochness.cli.command import command, noun
 from lochness.cli.output import (
@@ -26,11 +33,12 @@ from lochness.cli.output import (
     plain,
     print_list,
     print_mapping,
-    print_records,
     print_strings,
 )
 from lochness.cli.session import Kind, Session, name_of
-from lochness.model.record import JSONObject
+
+if TYPE_CHECKING:
+    from lochness.model.record import JSONObject
 
 app = noun("hv", "Hypervisors: the physical machines.")
 
@@ -38,6 +46,10 @@ AddressOption = Annotated[str | None, typer.Option("--ip", help="Its address.", 
 NetmaskOption = Annotated[str | None, typer.Option("--netmask", show_default=False)]
 GatewayOption = Annotated[str | None, typer.Option("--gateway", show_default=False)]
 MacOption = Annotated[str | None, typer.Option("--mac", show_default=False)]
+
+
+CORDONED: Final = "cordoned"
+"""The setting that keeps new guests away; its value is the reason."""
 
 
 def usage_text(hypervisor: JSONObject, resource: str) -> str:
@@ -75,25 +87,20 @@ def list_hypervisors(session: Session) -> None:
     """
     hypervisors = session.records(Kind.HYPERVISOR)
     guests = session.records(Kind.GUEST) if session.form is Format.TABLE else []
-    print_list(hypervisors, columns(Counter(str(guest.get("hypervisor")) for guest in guests)), session.form)
+    print_list(
+        hypervisors,
+        columns(Counter(str(guest.get("hypervisor")) for guest in guests)),
+        session.form,
+    )
 
 
-@command(app, "show")
-def show(session: Session, ids: Words) -> None:
-    """Show hypervisors with all their fields.
-
-    Example: lochness hv show rack1-a
-    """
-    session.for_each(ids, lambda word: print_records([_get(session, word)], session.form))
-
-
-def _get(session: Session, word: str) -> JSONObject:
-    return session.client.record(session.path_of(Kind.HYPERVISOR, word))
+add_show(app, Kind.HYPERVISOR, "hv show rack1-a")
 
 
 @command(app, "create")
 def create(
     session: Session,
+    specs: Specs = None,
     id: IdOption = "",
     name: NameOption = None,
     ip: AddressOption = None,
@@ -106,14 +113,14 @@ def create(
 
     Example: lochness hv create --id e88a75a6-7ae6-487c-9634-6553d3793437 --name rack1-a --ip 10.0.0.11
     """
-    record = new_record(id, name, metadata, ip=ip, netmask=netmask, gateway=gateway, mac=mac)
-    print_records([session.client.create(Kind.HYPERVISOR.path, record)], session.form)
+    given = new_record(id, name, metadata, ip=ip, netmask=netmask, gateway=gateway, mac=mac)
+    create_each(session, Kind.HYPERVISOR, specs, given)
 
 
 @command(app, "modify")
 def modify(
     session: Session,
-    hypervisor: Word,
+    hypervisors: Targets,
     name: NameOption = None,
     ip: AddressOption = None,
     netmask: NetmaskOption = None,
@@ -121,30 +128,20 @@ def modify(
     mac: MacOption = None,
     metadata: MetadataOption = None,
 ) -> None:
-    """Change fields of a hypervisor; metadata that is not named stays, KEY= removes one.
+    """Change fields of hypervisors; metadata that is not named stays, KEY= removes one.
 
     Example: lochness hv modify rack1-a --ip 10.0.0.12 --metadata rack=1
     """
-    path = session.path_of(Kind.HYPERVISOR, hypervisor)
     given = {"ip": ip, "netmask": netmask, "gateway": gateway, "mac": mac}
-    changes: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
-    if changed := metadata_of(name, metadata):
-        merged = {**session.client.record(path).get("metadata", {}), **changed}
-        changes["metadata"] = {key: value for key, value in merged.items() if value}
-    print_records([session.client.modify(path, changes)], session.form)
+    modify_each(session, Kind.HYPERVISOR, hypervisors, name, metadata, **given)
 
 
-@command(app, "delete")
-def delete(session: Session, ids: Words) -> None:
-    """Remove hypervisors. Refused while guests are on one.
-
-    Example: lochness hv delete rack1-a
-    """
-
-    def remove(word: str) -> None:
-        print_records([session.client.delete(session.path_of(Kind.HYPERVISOR, word))], session.form)
-
-    session.for_each(ids, remove)
+add_delete(
+    app,
+    Kind.HYPERVISOR,
+    "Remove hypervisors. Refused while guests are on one.",
+    "hv delete rack1-a",
+)
 
 
 @command(app, "config")
@@ -155,7 +152,11 @@ def config(session: Session, hypervisor: Word, settings: Pairs = None) -> None:
     """
     path = session.path_of(Kind.HYPERVISOR, hypervisor)
     changes = pairs(settings, what="setting") or None
-    print_mapping(session.client.settings(f"{path}/config", changes), ("KEY", "VALUE"), session.form)
+    print_mapping(
+        session.client.settings(f"{path}/config", changes),
+        ("KEY", "VALUE"),
+        session.form,
+    )
 
 
 @command(app, "subnets")
@@ -185,3 +186,34 @@ def guests(session: Session, hypervisor: Word) -> None:
     """
     path = f"{session.path_of(Kind.HYPERVISOR, hypervisor)}/guests"
     print_strings(session.client.strings(path), session.form)
+
+
+@command(app, "cordon")
+def cordon(
+    session: Session,
+    ids: Words,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Told to who asks why.")] = "by an operator",
+) -> None:
+    """Give hypervisors no new guests. Those on them stay and run.
+
+    Example: lochness hv cordon rack1-a --reason "memory to be replaced"
+    """
+    _set_cordon(session, ids, reason)
+
+
+@command(app, "uncordon")
+def uncordon(session: Session, ids: Words) -> None:
+    """Let hypervisors have new guests again.
+
+    Example: lochness hv uncordon rack1-a
+    """
+    _set_cordon(session, ids, "")
+
+
+def _set_cordon(session: Session, words: list[str], reason: str) -> None:
+    def change(word: str) -> None:
+        path = session.path_of(Kind.HYPERVISOR, word)
+        session.client.settings(f"{path}/config", {CORDONED: reason})
+        print_strings([path.rpartition("/")[2]], session.form)
+
+    session.for_each(words, change)

@@ -6,9 +6,18 @@ from typing import Annotated
 
 import typer
 
-from lochness.cli.arguments import IdOption, MetadataOption, NameOption, Words, new_record
+from lochness.cli.arguments import IdOption, MetadataOption, NameOption, new_record
+from lochness.cli.collection import (
+    Specs,
+    Targets,
+    add_delete,
+    add_list,
+    add_show,
+    create_each,
+    modify_each,
+)
 from lochness.cli.command import command, noun
-from lochness.cli.output import Column, plain, print_list, print_records
+from lochness.cli.output import Column, plain
 from lochness.cli.session import Kind, Session, name_of
 
 app = noun("image", "Images: what guests' disks start from.")
@@ -24,37 +33,34 @@ COLUMNS = [
 ]
 
 
-@command(app, "list")
-def list_images(session: Session) -> None:
-    """List the images.
+SourceOption = Annotated[
+    str | None,
+    typer.Option("--source", help="URL: http, https or file.", show_default=False),
+]
+Sha256Option = Annotated[str | None, typer.Option("--sha256", help="Its checksum.", show_default=False)]
+FormatOption = Annotated[str | None, typer.Option("--format", help="qcow2 or raw.", show_default=False)]
+SizeOption = Annotated[
+    int | None,
+    typer.Option("--size", metavar="BYTES", min=0, help="To be checked.", show_default=False),
+]
+KernelOption = Annotated[
+    str | None,
+    typer.Option("--kernel", help="URL of a kernel to boot directly.", show_default=False),
+]
 
-    Example: lochness image list
-    """
-    print_list(session.records(Kind.IMAGE), COLUMNS, session.form)
-
-
-@command(app, "show")
-def show(session: Session, ids: Words) -> None:
-    """Show images with all their fields.
-
-    Example: lochness image show debian12
-    """
-
-    def show_one(word: str) -> None:
-        print_records([session.client.record(session.path_of(Kind.IMAGE, word))], session.form)
-
-    session.for_each(ids, show_one)
+add_list(app, Kind.IMAGE, COLUMNS)
+add_show(app, Kind.IMAGE, "image show debian12")
 
 
 @command(app, "create")
 def create(
     session: Session,
-    source: Annotated[str, typer.Option("--source", help="URL: http, https or file.", show_default=False)],
-    sha256: Annotated[str | None, typer.Option("--sha256", help="Its checksum.", show_default=False)] = None,
-    format: Annotated[str | None, typer.Option("--format", help="qcow2 or raw.", show_default=False)] = None,
-    kernel: Annotated[
-        str | None, typer.Option("--kernel", help="URL of a kernel to boot directly.", show_default=False)
-    ] = None,
+    specs: Specs = None,
+    source: SourceOption = None,
+    sha256: Sha256Option = None,
+    format: FormatOption = None,
+    size: SizeOption = None,
+    kernel: KernelOption = None,
     kernel_sha256: Text = None,
     initrd: Text = None,
     initrd_sha256: Text = None,
@@ -65,32 +71,66 @@ def create(
 ) -> None:
     """Make an image known; hypervisors fetch it when a guest needs it.
 
-    Example: lochness image create --name debian12 --source https://images.example/debian12.qcow2 --sha256 9f86d0...
+    Example: lochness image create --name debian12 --source https://images.example/debian12.qcow2
     """
-    record = new_record(
+    given = new_record(
         id,
         name,
         metadata,
         source=source,
         sha256=sha256,
         format=format,
+        size=size,
         kernel=kernel,
         kernel_sha256=kernel_sha256,
         initrd=initrd,
         initrd_sha256=initrd_sha256,
         cmdline=cmdline,
     )
-    print_records([session.client.create(Kind.IMAGE.path, record)], session.form)
+    create_each(session, Kind.IMAGE, specs, given, needs=("source",))
 
 
-@command(app, "delete")
-def delete(session: Session, ids: Words) -> None:
-    """Forget images. What hypervisors have of them stays there.
+@command(app, "modify")
+def modify(
+    session: Session,
+    images: Targets,
+    source: SourceOption = None,
+    sha256: Sha256Option = None,
+    format: FormatOption = None,
+    size: SizeOption = None,
+    kernel: KernelOption = None,
+    kernel_sha256: Text = None,
+    initrd: Text = None,
+    initrd_sha256: Text = None,
+    cmdline: Text = None,
+    name: NameOption = None,
+    metadata: MetadataOption = None,
+) -> None:
+    """Change images; what hypervisors have of one is fetched anew when its checksum has changed.
 
-    Example: lochness image delete debian12
+    Example: lochness image modify debian12 --source https://mirror.example/debian12.qcow2
     """
+    modify_each(
+        session,
+        Kind.IMAGE,
+        images,
+        name,
+        metadata,
+        source=source,
+        sha256=sha256,
+        format=format,
+        size=size,
+        kernel=kernel,
+        kernel_sha256=kernel_sha256,
+        initrd=initrd,
+        initrd_sha256=initrd_sha256,
+        cmdline=cmdline,
+    )
 
-    def remove(word: str) -> None:
-        print_records([session.client.delete(session.path_of(Kind.IMAGE, word))], session.form)
 
-    session.for_each(ids, remove)
+add_delete(
+    app,
+    Kind.IMAGE,
+    "Forget images. What hypervisors have of them stays there.",
+    "image delete debian12",
+)

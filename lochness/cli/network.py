@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from lochness.cli.arguments import IdOption, MetadataOption, NameOption, Word, Words, new_record
+from lochness.cli.arguments import (
+    IdOption,
+    MetadataOption,
+    NameOption,
+    Word,
+    Words,
+    new_record,
+)
+from lochness.cli.collection import (
+    Specs,
+    Targets,
+    add_delete,
+    add_list,
+    add_show,
+    create_each,
+    modify_each,
+)
 from lochness.cli.command import command, noun
-from lochness.cli.output import Column, plain, print_list, print_records, print_strings
+from lochness.cli.output import Column, plain, print_strings
 from lochness.cli.session import Kind, Session, name_of
 
 app = noun("network", "Networks: what guests ask for; each has subnets.")
@@ -15,50 +31,51 @@ COLUMNS = [
 ]
 
 
-@command(app, "list")
-def list_networks(session: Session) -> None:
-    """List the networks.
-
-    Example: lochness network list
-    """
-    print_list(session.records(Kind.NETWORK), COLUMNS, session.form)
-
-
-@command(app, "show")
-def show(session: Session, ids: Words) -> None:
-    """Show networks with all their fields and the ids of their subnets.
-
-    Example: lochness network show lan
-    """
-
-    def show_one(word: str) -> None:
-        path = session.path_of(Kind.NETWORK, word)
-        network = session.client.record(path)
-        print_records([{**network, "subnets": session.client.strings(f"{path}/subnets")}], session.form)
-
-    session.for_each(ids, show_one)
+add_list(app, Kind.NETWORK, COLUMNS)
+add_show(
+    app,
+    Kind.NETWORK,
+    "network show lan",
+    lambda session, path: {"subnets": session.client.strings(f"{path}/subnets")},
+    text=" and the ids of their subnets",
+)
 
 
 @command(app, "create")
-def create(session: Session, id: IdOption = "", name: NameOption = None, metadata: MetadataOption = None) -> None:
+def create(
+    session: Session,
+    specs: Specs = None,
+    id: IdOption = "",
+    name: NameOption = None,
+    metadata: MetadataOption = None,
+) -> None:
     """Make a network.
 
     Example: lochness network create --name lan
     """
-    print_records([session.client.create(Kind.NETWORK.path, new_record(id, name, metadata))], session.form)
+    create_each(session, Kind.NETWORK, specs, new_record(id, name, metadata))
 
 
-@command(app, "delete")
-def delete(session: Session, ids: Words) -> None:
-    """Remove networks. Refused while subnets are in one.
+@command(app, "modify")
+def modify(
+    session: Session,
+    networks: Targets,
+    name: NameOption = None,
+    metadata: MetadataOption = None,
+) -> None:
+    """Change networks' metadata; what is not named stays, KEY= removes one.
 
-    Example: lochness network delete lan
+    Example: lochness network modify lan --metadata owner=ops
     """
+    modify_each(session, Kind.NETWORK, networks, name, metadata)
 
-    def remove(word: str) -> None:
-        print_records([session.client.delete(session.path_of(Kind.NETWORK, word))], session.form)
 
-    session.for_each(ids, remove)
+add_delete(
+    app,
+    Kind.NETWORK,
+    "Remove networks. Refused while subnets are in one.",
+    "network delete lan",
+)
 
 
 @command(app, "add-subnet")
@@ -68,7 +85,10 @@ def add_subnet(session: Session, network: Word, subnets: Words) -> None:
     Example: lochness network add-subnet lan lan-a
     """
     path = f"{session.path_of(Kind.NETWORK, network)}/subnets"
-    session.for_each(subnets, lambda word: session.client.link(path, session.id_of(Kind.SUBNET, word)))
+    session.for_each(
+        subnets,
+        lambda word: session.client.link(path, session.id_of(Kind.SUBNET, word)),
+    )
     if not session.failures:
         print_strings(session.client.strings(path), session.form)
 
@@ -80,6 +100,9 @@ def remove_subnet(session: Session, network: Word, subnets: Words) -> None:
     Example: lochness network remove-subnet lan lan-a
     """
     path = f"{session.path_of(Kind.NETWORK, network)}/subnets"
-    session.for_each(subnets, lambda word: session.client.unlink(path, session.id_of(Kind.SUBNET, word)))
+    session.for_each(
+        subnets,
+        lambda word: session.client.unlink(path, session.id_of(Kind.SUBNET, word)),
+    )
     if not session.failures:
         print_strings(session.client.strings(path), session.form)

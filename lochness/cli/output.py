@@ -44,7 +44,13 @@ def print_list(records: Sequence[JSONObject], columns: Sequence[Column], form: F
         print_records(records, form)
         return
     rows = [[shown(column.text(record)) for column in columns] for record in records]
-    _write(table([column.title for column in columns], rows, [column.is_number for column in columns]))
+    _write(
+        table(
+            [column.title for column in columns],
+            rows,
+            [column.is_number for column in columns],
+        )
+    )
 
 
 def print_records(records: Iterable[JSONObject], form: Format) -> None:
@@ -54,11 +60,16 @@ def print_records(records: Iterable[JSONObject], form: Format) -> None:
         if form is Format.JSON:
             lines.append(_encoded(record))
         elif form is Format.ID:
-            lines.append(shown(str(record.get("id", ""))))
+            lines.append(shown(str(record.get("id") or record.get("tag") or "")))
         else:
             lines += [""] if number else []
             lines += fields(record)
     _write(lines)
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Sentences for people."""
+    _write([shown(line) for line in lines])
 
 
 def print_strings(words: Sequence[str], form: Format) -> None:
@@ -73,7 +84,13 @@ def print_mapping(mapping: dict[str, str], titles: tuple[str, str], form: Format
     elif form is Format.ID:
         _write([shown(key) for key in mapping])
     else:
-        _write(table(titles, [[shown(key), shown(value)] for key, value in mapping.items()], [False, False]))
+        _write(
+            table(
+                titles,
+                [[shown(key), shown(value)] for key, value in mapping.items()],
+                [False, False],
+            )
+        )
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]], is_number: Sequence[bool]) -> list[str]:

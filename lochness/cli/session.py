@@ -48,12 +48,29 @@ class Kind(StrEnum):
     FLAVOR = "flavor"
     IMAGE = "image"
     FWGROUP = "fwgroup"
+    VLAN = "vlan"
+    VLANGROUP = "vlangroup"
     JOB = "job"
 
     @property
     def path(self) -> str:
         """The collection's path in the API."""
-        return f"/{self.value}s"
+        return {"vlan": "/vlans/tags", "vlangroup": "/vlans/groups"}.get(self.value, f"/{self.value}s")
+
+    @property
+    def noun(self) -> str:
+        """What the command line calls it."""
+        return "hv" if self is Kind.HYPERVISOR else self.value
+
+    @property
+    def plural(self) -> str:
+        """The word for several, in a sentence."""
+        words = {
+            "vlan": "VLANs",
+            "vlangroup": "VLAN groups",
+            "fwgroup": "firewall groups",
+        }
+        return words.get(self.value, f"{self.value}s")
 
 
 @dataclass(slots=True)
@@ -79,7 +96,10 @@ class Session:
 
     def give(self, **given: str | None) -> None:
         """What stands behind the verb wins over what stands before the noun; None: it does not."""
-        self.given = dataclasses.replace(self.given, **{name: text for name, text in given.items() if text is not None})
+        self.given = dataclasses.replace(
+            self.given,
+            **{name: text for name, text in given.items() if text is not None},
+        )
 
     @property
     def client(self) -> ApiClient:
@@ -111,11 +131,21 @@ class Session:
 
     def id_of(self, kind: Kind, word: str) -> str:
         """The id that `word`, an id or a name, stands for. Raises NotFoundError, ValidationError when ambiguous."""
+        if kind is Kind.VLAN:
+            return self._tag_of(word)
         if is_id(word):
             return parse_id(word)
         if kind is Kind.JOB:
             raise ValidationError(f"a job's id is a UUID, got {word!r}", field="id")
         return matching_id(kind, word, self.records(kind))
+
+    def _tag_of(self, word: str) -> str:
+        """The tag that `word`, a number or a description, stands for."""
+        if word.isascii() and word.isdecimal():
+            from lochness.model.vlan import parse_tag
+
+            return str(parse_tag(word))
+        return matching_id(Kind.VLAN, word, self.records(Kind.VLAN))
 
     def path_of(self, kind: Kind, word: str) -> str:
         """The path of the object that `word` stands for."""
@@ -123,16 +153,19 @@ class Session:
 
     def names(self, kind: Kind) -> dict[str, str]:
         """What to call each object of a kind: its name, else its id."""
-        return {
-            str(record.get("id", "")): name_of(record) or str(record.get("id", "")) for record in self.records(kind)
-        }
+        return {identity_of(record): name_of(record) or identity_of(record) for record in self.records(kind)}
 
     def for_each(self, words: Sequence[str], action: Callable[[str], None]) -> None:
         """Attempt `action` with each word."""
         for word in expanded(words):
             self.attempt(action, word)
 
-    def attempt(self, action: Callable[Arguments, None], *arguments: Arguments.args, **named: Arguments.kwargs) -> None:
+    def attempt(
+        self,
+        action: Callable[Arguments, None],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> None:
         """Call `action`. Its failure is told and its exit status remembered, and the caller goes on with the next."""
         try:
             action(*arguments, **named)
@@ -143,27 +176,39 @@ class Session:
 
 def matching_id(kind: Kind, name: str, records: Iterable[JSONObject]) -> str:
     """The id of the one record that is called `name`. Raises NotFoundError, ValidationError when there are several."""
-    found = [str(record.get("id", "")) for record in records if name_of(record) == name]
+    found = [identity_of(record) for record in records if name_of(record) == name]
     if not found:
         raise NotFoundError(kind, name)
     if len(found) > 1:
         ids = ", ".join(sorted(found)[:_MATCHES_SHOWN_MAX]) + (" ..." if len(found) > _MATCHES_SHOWN_MAX else "")
-        raise ValidationError(f"the name {name!r} is ambiguous, {len(found)} {kind}s have it: {ids}", field="id")
+        raise ValidationError(
+            f"the name {name!r} is ambiguous, {len(found)} {kind}s have it: {ids}",
+            field="id",
+        )
     return found[0]
 
 
 def name_of(record: JSONObject) -> str:
-    """The record's name in its metadata, "" when it has none."""
+    """The record's name in its metadata, a VLAN's description, "" when it has none."""
     metadata = record.get("metadata")
-    name = metadata.get("name") if isinstance(metadata, dict) else None
+    name = metadata.get("name") if isinstance(metadata, dict) else record.get("description") if "tag" in record else ""
     return name if isinstance(name, str) else ""
 
 
+def identity_of(record: JSONObject) -> str:
+    """The record's id, a VLAN's tag, "" when it has none."""
+    return str(record.get("id") or record.get("tag") or "")
+
+
 def expanded(words: Sequence[str]) -> list[str]:
-    """`words`, a "-" among them replaced by the words on standard input."""
+    """`words`, a "-" among them replaced by those on standard input: a line that begins with "{" is one, whole."""
     result: list[str] = []
     for word in words:
-        result += sys.stdin.read().split() if word == "-" else [word]
+        if word != "-":
+            result.append(word)
+            continue
+        for line in sys.stdin:
+            result += [line.strip()] if line.lstrip().startswith("{") else line.split()
     return result
 
 

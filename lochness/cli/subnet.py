@@ -6,9 +6,23 @@ from typing import Annotated
 
 import typer
 
-from lochness.cli.arguments import IdOption, MetadataOption, NameOption, Words, new_record
+from lochness.cli.arguments import (
+    IdOption,
+    MetadataOption,
+    NameOption,
+    Word,
+    new_record,
+)
+from lochness.cli.collection import (
+    Specs,
+    Targets,
+    add_delete,
+    add_show,
+    create_each,
+    modify_each,
+)
 from lochness.cli.command import command, noun
-from lochness.cli.output import Column, Format, plain, print_list, print_records
+from lochness.cli.output import Column, Format, plain, print_list, print_mapping
 from lochness.cli.session import Kind, Session, name_of
 
 app = noun("subnet", "Subnets: IP networks with a range of addresses for guests.")
@@ -23,7 +37,10 @@ def columns(network_names: dict[str, str]) -> list[Column]:
         Column("START", lambda subnet: plain(subnet.get("start"))),
         Column("END", lambda subnet: plain(subnet.get("end"))),
         Column("GATEWAY", lambda subnet: plain(subnet.get("gateway"))),
-        Column("NETWORK", lambda subnet: network_names.get(str(subnet.get("network")), plain(subnet.get("network")))),
+        Column(
+            "NETWORK",
+            lambda subnet: network_names.get(str(subnet.get("network")), plain(subnet.get("network"))),
+        ),
     ]
 
 
@@ -38,31 +55,40 @@ def list_subnets(session: Session) -> None:
     print_list(subnets, columns(names), session.form)
 
 
-@command(app, "show")
-def show(session: Session, ids: Words) -> None:
-    """Show subnets with all their fields.
+add_show(app, Kind.SUBNET, "subnet show lan-a")
 
-    Example: lochness subnet show lan-a
-    """
-
-    def show_one(word: str) -> None:
-        print_records([session.client.record(session.path_of(Kind.SUBNET, word))], session.form)
-
-    session.for_each(ids, show_one)
+CidrOption = Annotated[
+    str | None,
+    typer.Option("--cidr", help="The network, such as 10.0.0.0/24.", show_default=False),
+]
+StartOption = Annotated[
+    str | None,
+    typer.Option("--start", help="The first address a guest may get.", show_default=False),
+]
+EndOption = Annotated[str | None, typer.Option("--end", help="The last one.", show_default=False)]
+GatewayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--gateway",
+        help="What guests route by; never given to one.",
+        show_default=False,
+    ),
+]
+NetworkOption = Annotated[
+    str | None,
+    typer.Option("--network", metavar="ID|NAME", help="The network it is in.", show_default=False),
+]
 
 
 @command(app, "create")
 def create(
     session: Session,
-    cidr: Annotated[str, typer.Option("--cidr", help="The network, such as 10.0.0.0/24.", show_default=False)],
-    start: Annotated[str, typer.Option("--start", help="The first address a guest may get.", show_default=False)],
-    end: Annotated[str, typer.Option("--end", help="The last one.", show_default=False)],
-    gateway: Annotated[
-        str | None, typer.Option("--gateway", help="What guests route by; never given to one.", show_default=False)
-    ] = None,
-    network: Annotated[
-        str | None, typer.Option("--network", metavar="ID|NAME", help="The network it is in.", show_default=False)
-    ] = None,
+    specs: Specs = None,
+    cidr: CidrOption = None,
+    start: StartOption = None,
+    end: EndOption = None,
+    gateway: GatewayOption = None,
+    network: NetworkOption = None,
     id: IdOption = "",
     name: NameOption = None,
     metadata: MetadataOption = None,
@@ -71,27 +97,58 @@ def create(
 
     Example: lochness subnet create --name lan-a --cidr 10.0.0.0/24 --start 10.0.0.10 --end 10.0.0.99 --network lan
     """
-    record = new_record(
+    given = new_record(
         id,
         name,
         metadata,
-        network=session.id_of(Kind.NETWORK, network) if network else None,
+        network=network,
         cidr=cidr,
         start=start,
         end=end,
         gateway=gateway,
     )
-    print_records([session.client.create(Kind.SUBNET.path, record)], session.form)
+    create_each(session, Kind.SUBNET, specs, given, needs=("cidr", "start", "end"))
 
 
-@command(app, "delete")
-def delete(session: Session, ids: Words) -> None:
-    """Remove subnets. Refused while guests have addresses of one.
+@command(app, "modify")
+def modify(
+    session: Session,
+    subnets: Targets,
+    cidr: CidrOption = None,
+    start: StartOption = None,
+    end: EndOption = None,
+    gateway: GatewayOption = None,
+    network: NetworkOption = None,
+    name: NameOption = None,
+    metadata: MetadataOption = None,
+) -> None:
+    """Change subnets. Guests keep the addresses that they have.
 
-    Example: lochness subnet delete lan-a
+    Example: lochness subnet modify lan-a --end 10.0.0.199
     """
+    given = {
+        "cidr": cidr,
+        "start": start,
+        "end": end,
+        "gateway": gateway,
+        "network": network,
+    }
+    modify_each(session, Kind.SUBNET, subnets, name, metadata, **given)
 
-    def remove(word: str) -> None:
-        print_records([session.client.delete(session.path_of(Kind.SUBNET, word))], session.form)
 
-    session.for_each(ids, remove)
+@command(app, "addresses")
+def addresses(session: Session, subnet: Word) -> None:
+    """Show which addresses are in use, and by which guest.
+
+    Example: lochness subnet addresses lan-a
+    """
+    path = f"{session.path_of(Kind.SUBNET, subnet)}/addresses"
+    print_mapping(session.client.settings(path), ("ADDRESS", "GUEST"), session.form)
+
+
+add_delete(
+    app,
+    Kind.SUBNET,
+    "Remove subnets. Refused while guests have addresses of one.",
+    "subnet delete lan-a",
+)

@@ -15,7 +15,10 @@ from urllib.parse import urlsplit
 #: Status, body, headers.
 Answer = tuple[int, object, dict[str, str]]
 
-COLLECTIONS = ("hypervisors", "guests", "networks", "subnets", "flavors", "images", "fwgroups", "jobs")
+COLLECTIONS = (
+    "hypervisors", "guests", "networks", "subnets", "flavors", "images", "fwgroups", "jobs", "vlans/tags",
+    "vlans/groups",
+)  # fmt: skip
 JOB_ID = "0f0e0d0c-0000-4000-8000-00000000000a"
 
 
@@ -29,6 +32,9 @@ class FakeController:
         self.objects: dict[str, dict[str, dict]] = {name: {} for name in COLLECTIONS}
         self.parts: dict[str, dict[str, str]] = {}
         self.job_states: list[dict] = [{"status": "done", "action": "create"}]
+        #: What is answered at other paths: of "GET /capacity", or a function of the body.
+        self.answers: dict[str, object] = {}
+        self.settings: dict[str, str] = {}
         self.token = ""
         self.url = ""
 
@@ -38,12 +44,20 @@ class FakeController:
         return id
 
     def answer(self, method: str, path: str, body: dict) -> Answer:
-        collection, *rest = path.strip("/").split("/")
+        if f"{method} {path}" in self.answers:
+            return 200, self.answers[f"{method} {path}"], {}
+        if path == "/config":
+            self.settings = {key: value for key, value in {**self.settings, **body}.items() if value}
+            return 200, self.settings, {}
+        collection, *rest = path.strip("/").replace("vlans/", "vlans%").split("/")
+        collection = collection.replace("%", "/")
         if collection not in self.objects:
             return 404, {"message": f"there is nothing at {path}", "code": 404, "reason": "not_found"}, {}
         objects = self.objects[collection]
         if not rest:
             return self.answer_collection(method, collection, body)
+        if collection == "jobs" and rest[1:] == ["cancel"]:
+            return 202, {"id": rest[0], "status": "working", "cancel": True}, {}
         if collection == "jobs":
             state = self.job_states.pop(0) if len(self.job_states) > 1 else self.job_states[0]
             return 200, {"id": rest[0], **state}, {}
@@ -58,8 +72,9 @@ class FakeController:
             return 200, list(self.objects[collection].values()), {}
         if "refuse" in body.get("metadata", {}):
             return 400, {"message": "metadata.refuse is refused", "code": 400, "reason": "invalid"}, {}
-        record = {"id": str(uuid.uuid4()), "metadata": {}, **body}
-        self.objects[collection][record["id"]] = record
+        is_tag = collection == "vlans/tags"
+        record = body if is_tag else {"id": str(uuid.uuid4()), "metadata": {}, **body}
+        self.objects[collection][str(record["tag" if is_tag else "id"])] = record
         if collection == "guests":
             return 202, record, {"X-Guest-Job-ID": JOB_ID}
         return 201, record, {}
@@ -75,7 +90,11 @@ class FakeController:
             elif method == "DELETE" and self.parts.get(f"{id}/guests"):
                 return 409, {"message": f"hypervisor {id} has 1 guest", "code": 409, "reason": "has_guests"}, {}
             return 200, objects.pop(id) if method == "DELETE" else objects[id], {}
+        if method == "POST" and isinstance(body, list):
+            self.parts[f"{id}/{rest[1]}"] = dict.fromkeys(body, "")
         part = self.parts.setdefault(f"{id}/{rest[1]}", {})
+        if isinstance(body, list):
+            body = {}
         if len(rest) == 3:
             if method == "DELETE":
                 part.pop(rest[2])
@@ -84,7 +103,7 @@ class FakeController:
         part.update(body)
         for key in [key for key, value in part.items() if not value and rest[1] == "config"]:
             del part[key]
-        is_array = rest[1] == "guests" or collection == "networks"
+        is_array = rest[1] in ("guests", "groups", "tags") or collection == "networks"
         return 200, sorted(part) if is_array else part, {}
 
 
