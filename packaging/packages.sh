@@ -83,6 +83,8 @@ PYTHON
 fi
 
 say "lochness $version ..."
+rm -rf $build/documents
+SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH .venv/bin/python -m lochness.cli.manual $build/documents # of the command's own help
 tree=$build/tree
 rm -rf "$tree" $build/wheel
 "${pip[@]}" wheel --no-deps --wheel-dir $build/wheel .
@@ -143,10 +145,10 @@ command_of() { # NAME
 }
 documents() { # completion and man pages of the command NAME, where there are any
     local name=$1 page
-    if [ -e "packaging/completion/$name.bash" ]; then put 644 "packaging/completion/$name.bash" "/usr/share/bash-completion/completions/$name"; fi
-    if [ -e "packaging/completion/_$name" ]; then put 644 "packaging/completion/_$name" "/usr/share/zsh/vendor-completions/_$name"; fi
-    if [ -e "packaging/completion/$name.fish" ]; then put 644 "packaging/completion/$name.fish" "/usr/share/fish/vendor_completions.d/$name.fish"; fi
-    for page in packaging/man/"$name".[1-8] packaging/man/"$name"-*.[1-8]; do
+    if [ -e "$build/documents/completion/$name.bash" ]; then put 644 "$build/documents/completion/$name.bash" "/usr/share/bash-completion/completions/$name"; fi
+    if [ -e "$build/documents/completion/_$name" ]; then put 644 "$build/documents/completion/_$name" "/usr/share/zsh/vendor-completions/_$name"; fi
+    if [ -e "$build/documents/completion/$name.fish" ]; then put 644 "$build/documents/completion/$name.fish" "/usr/share/fish/vendor_completions.d/$name.fish"; fi
+    for page in $build/documents/man/"$name".[1-8] $build/documents/man/"$name"-*.[1-8]; do
         [ -e "$page" ] || continue
         [[ $name = lochness && $page =~ lochness-(node|controller) ]] && continue
         put 644 "$page" "/usr/share/man/man${page##*.}/${page##*/}"

@@ -9,12 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from lochness_lab.etcd import EtcdServer
 from lochness_lab.guest_image import GuestImage
 from lochness_lab.guest_image import guest_image as build_guest_image
 from lochness_lab.libvirtd import Libvirtd
 from lochness_lab.machine import Machine
+
+# How long an example takes says how busy the machine is, not whether it is right.
+settings.register_profile("lochness", deadline=None)
+settings.load_profile("lochness")
 
 
 @pytest.fixture(scope="session")

@@ -53,6 +53,10 @@ COMMANDS: Final = {
         "Say how many more guests of each flavor fit, and what runs out first.",
         "capacity",
     ),
+    "apply": Entry(
+        "apply", "Make networks, subnets, images, flavors, firewall groups and VLANs what a file says", "apply"
+    ),
+    "completion": Entry("completion", "Print what a shell must read to complete lochness's words", "completion"),
     "fsck": Entry("fsck", "Check every promise over one snapshot of the store.", "fsck"),
     "backup": Entry(
         "backup",

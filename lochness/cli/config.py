@@ -33,7 +33,7 @@ def list_settings(session: Session) -> None:
 def show(session: Session, keys: KeysArgument) -> None:
     """Print the values of settings.
 
-    Example: lochness config show failure_domain
+    Example: lochness config show contact
     """
     settings = session.client.settings(PATH)
 
@@ -55,7 +55,7 @@ def set_settings(
 ) -> None:
     """Set settings, all of them or none.
 
-    Example: lochness config set failure_domain=rack
+    Example: lochness config set contact=ops@example.org
     """
     print_mapping(
         session.client.settings(PATH, pairs(expanded(settings), what="setting")),
@@ -68,7 +68,7 @@ def set_settings(
 def delete(session: Session, keys: KeysArgument) -> None:
     """Unset settings.
 
-    Example: lochness config delete failure_domain
+    Example: lochness config delete contact
     """
     before = session.client.settings(PATH)
 

@@ -168,7 +168,7 @@ def subnets(
 ) -> None:
     """Show which bridge each subnet is mapped to on a hypervisor, or map subnets, or take mappings away.
 
-    Example: lochness hv subnets rack1-a lan=br0
+    Example: lochness hv subnets rack1-a lan-a=br0
     """
     path = f"{session.path_of(Kind.HYPERVISOR, hypervisor)}/subnets"
     changes = {session.id_of(Kind.SUBNET, word): bridge for word, bridge in pairs(bridges, what="mapping").items()}

@@ -35,6 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and answer its exit status."""
+    if arguments[:1] == ["__complete"]:
+        from lochness.cli.complete import answer
+
+        sys.stdout.write(answer(arguments[1:]))
+        return 0
     import typer
 
     from lochness.cli.app import app

@@ -75,11 +75,15 @@ class Kind(StrEnum):
 
 @dataclass(slots=True)
 class Session:
-    """One run of a command. `failures` holds the exit status of each object that failed, in order."""
+    """One run of a command. `failures` holds the exit status of each object that failed, in order.
+
+    `limit_s` is the limit of each call to the controller, None for its client's own.
+    """
 
     given: Given = Given()
     form: Format = Format.TABLE
     failures: list[int] = field(default_factory=list)
+    limit_s: float | None = None
     _client: ApiClient | None = None
     _lists: dict[Kind, list[JSONObject]] = field(default_factory=dict)
 
@@ -111,12 +115,13 @@ class Session:
             # httpx takes longer to import than --help may take, and where it can it loads a command line of its own,
             # which is half of that.
             sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # Python's own way to say "not here"
-            from lochness.api_client import ApiClient
+            from lochness.api_client import DEFAULT_TIMEOUT_S, ApiClient
 
             meant = self.connection
             if meant.token and meant.context and is_open_to_others(self.config_file):
                 say(f"{self.config_file} holds a token and others can read it: chmod 600 {self.config_file}")
-            self._client = ApiClient(meant.server, token=meant.secret(), ca=meant.ca)
+            limit_s = self.limit_s or DEFAULT_TIMEOUT_S
+            self._client = ApiClient(meant.server, token=meant.secret(), ca=meant.ca, timeout_s=limit_s)
         return self._client
 
     def close(self) -> None:

@@ -97,7 +97,7 @@ def tags(
 ) -> None:
     """Print the tags of a VLAN group, or give it others.
 
-    Example: lochness vlangroup tags office --set 100,101
+    Example: lochness vlangroup tags office --set 100
     """
     path = f"{session.path_of(Kind.VLANGROUP, vlangroup)}/tags"
     if set_to is None:

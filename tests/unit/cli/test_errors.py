@@ -20,6 +20,7 @@ from tests.unit.cli.conftest import Lochness
 from tests.unit.cli.fake_controller import FakeController, answering, free_port, hang_up, http, serving
 
 ID = "11111111-1111-4111-8111-111111111111"
+VALUES = {"file": "/dev/null"}
 #: What commands need beside what their signatures require.
 NEEDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("flavor", "create"): ("--image", ID, "--memory", "64"),
@@ -49,7 +50,8 @@ def every_command(of: Callable[[Any], bool]) -> Iterator[tuple[str, ...]]:
             for parameter in command.params:
                 if parameter.required and (tuple(name), parameter.name) != (("config", "set"), "settings"):
                     is_argument = parameter.param_type_name == "argument"
-                    words += [ID] if is_argument else [parameter.opts[0], ID]
+                    value = VALUES.get(parameter.name, ID)
+                    words += [value] if is_argument else [parameter.opts[0], value]
             yield (*words, *needs)
 
 
@@ -63,7 +65,7 @@ def name_of(words: tuple[str, ...]) -> list[str]:
 
 
 #: Nouns that need no controller.
-LOCAL_NOUNS = {"context"}
+LOCAL_NOUNS = {"context", "completion"}
 
 COMMANDS = sorted(
     words for words in every_command(lambda command: not works_on_the_store(command)) if words[0] not in LOCAL_NOUNS
@@ -86,7 +88,7 @@ def test_a_dead_etcd_is_one_line_and_status_6(lochness: Lochness, words: tuple[s
     if words[0] == "restore":
         empty = Reading(7, ((),))
         file.write_bytes(b"".join(backup_lines(empty, "2026-01-01T00:00:00Z")))
-    words = tuple(str(file) if word == ID else word for word in words)
+    words = tuple(str(file) if word == VALUES["file"] else word for word in words)
     ended = lochness(*words, "--etcd", f"http://127.0.0.1:{free_port()}")
     assert (ended.status, ended.out) == (exits.UNREACHABLE, "")
     assert is_one_line(ended.err)
@@ -98,7 +100,7 @@ def test_a_dead_etcd_is_one_line_and_status_6(lochness: Lochness, words: tuple[s
 def test_an_etcd_that_is_no_url_is_one_line_and_status_2(lochness: Lochness, words: tuple[str, ...], tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"".join(backup_lines(Reading(7, ((),)), "2026-01-01T00:00:00Z")))
-    words = tuple(str(file) if word == ID else word for word in words)
+    words = tuple(str(file) if word == VALUES["file"] else word for word in words)
     ended = lochness(*words, "--etcd", "rack1")
     assert (ended.status, ended.out) == (exits.USAGE, "")
     assert is_one_line(ended.err)
