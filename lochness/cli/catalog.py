@@ -37,6 +37,7 @@ NOUNS: Final = {
     "vlan": Entry("vlan", "VLANs: the tags."),
     "vlangroup": Entry("vlangroup", "VLAN groups: sets of tags that a guest gets as one."),
     "config": Entry("config", "Settings of the whole cluster."),
+    "token": Entry("token", "Tokens: who may ask the controller, and for what."),
     "job": Entry("job", "Jobs: what was asked for, and how it went."),
     "context": Entry("context", "Contexts: controllers known by a name, with their token and CA."),
 }

@@ -7,7 +7,7 @@
     3  not allowed: the controller wants a token, refuses the one it got, or does not allow that with it
     4  not found: something that was named does not exist
     5  conflict: it exists already, changed meanwhile, or is still in use
-    6  unreachable: the server does not answer, or what answers is no Loch Ness controller, or one that is too old
+    6  unreachable: the server does not answer, is too busy, or what answers is no Loch Ness controller, or too old
     7  limit: it has not finished within --timeout; it goes on
    70  a bug of Loch Ness; LOCHNESS_DEBUG=1 shows the traceback
   130  interrupted by Ctrl-C; what the server had accepted goes on
@@ -56,6 +56,7 @@ _BY_HTTP_CODE: Final = {
     413: USAGE,
     422: USAGE,
     428: CONFLICT,
+    429: UNREACHABLE,
     503: UNREACHABLE,
 }
 _BY_CLASS: Final[tuple[tuple[type[LochnessError], int], ...]] = (

@@ -65,12 +65,17 @@ def _amount(hypervisor: JSONObject, part: str, resource: str) -> int:
     return amount if isinstance(amount, int) else 0
 
 
+def alive_text(hypervisor: JSONObject) -> str:
+    """Whether it beats, and whether new guests are kept away."""
+    return plain(hypervisor.get("alive")) + (", cordoned" if hypervisor.get("cordoned") else "")
+
+
 def columns(guests_on: Counter[str]) -> list[Column]:
     """The columns of `hv list`; `guests_on` counts guests by hypervisor."""
     return [
         Column("NAME", lambda hv: name_of(hv) or "-"),
         Column("ID", lambda hv: plain(hv.get("id"))),
-        Column("ALIVE", lambda hv: plain(hv.get("alive"))),
+        Column("ALIVE", alive_text),
         Column("MEMORY", lambda hv: usage_text(hv, "memory"), is_number=True),
         Column("DISK", lambda hv: usage_text(hv, "disk"), is_number=True),
         Column("CPU", lambda hv: usage_text(hv, "cpu"), is_number=True),

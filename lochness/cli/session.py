@@ -50,6 +50,7 @@ class Kind(StrEnum):
     FWGROUP = "fwgroup"
     VLAN = "vlan"
     VLANGROUP = "vlangroup"
+    TOKEN = "token"
     JOB = "job"
 
     @property
@@ -194,9 +195,12 @@ def matching_id(kind: Kind, name: str, records: Iterable[JSONObject]) -> str:
 
 
 def name_of(record: JSONObject) -> str:
-    """The record's name in its metadata, a VLAN's description, "" when it has none."""
+    """The record's name in its metadata, a VLAN's description, a token's name, "" when it has none."""
     metadata = record.get("metadata")
-    name = metadata.get("name") if isinstance(metadata, dict) else record.get("description") if "tag" in record else ""
+    if isinstance(metadata, dict):
+        name = metadata.get("name")
+    else:
+        name = record.get("description" if "tag" in record else "name")
     return name if isinstance(name, str) else ""
 
 

@@ -163,7 +163,7 @@ def _rows(hypervisors: Sequence[JSONObject], guests: Sequence[JSONObject]) -> li
 def alive_text(hypervisor: JSONObject, now: datetime) -> str:
     """Whether it beats, and for how long it has not. Pure."""
     if hypervisor.get("alive"):
-        return "yes"
+        return "yes, cordoned" if hypervisor.get("cordoned") else "yes"
     try:
         lost = datetime.fromisoformat(str(hypervisor.get("lost_since") or ""))
         return f"no, for {span_text((now - lost).total_seconds())}"

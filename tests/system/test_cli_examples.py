@@ -35,7 +35,7 @@ image create; image list; image show; image modify; flavor create; flavor list; 
 fwgroup create; fwgroup list; fwgroup show; fwgroup modify
 vlangroup create; vlangroup list; vlangroup show; vlangroup modify
 vlan create; vlan list; vlan show; vlan modify; vlan groups; vlangroup tags
-config set; config list; config show; config delete; apply
+token create; token list; token delete; config set; config list; config show; config delete; apply
 ...; explain; capacity; guest create; guest list; guest show; guest wait; guest address; guest modify; hv guests
 guest suspend; guest resume; guest reboot; guest restart; guest shutdown; guest start; guest poweroff
 job list; job show; job wait; job cancel; events; top; hv cordon; hv uncordon; backup; restore; guest delete; fsck

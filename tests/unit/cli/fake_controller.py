@@ -17,7 +17,7 @@ Answer = tuple[int, object, dict[str, str]]
 
 COLLECTIONS = (
     "hypervisors", "guests", "networks", "subnets", "flavors", "images", "fwgroups", "jobs", "vlans/tags",
-    "vlans/groups",
+    "vlans/groups", "tokens",
 )  # fmt: skip
 JOB_ID = "0f0e0d0c-0000-4000-8000-00000000000a"
 
@@ -73,6 +73,10 @@ class FakeController:
         if "refuse" in body.get("metadata", {}):
             return 400, {"message": "metadata.refuse is refused", "code": 400, "reason": "invalid"}, {}
         is_tag = collection == "vlans/tags"
+        if collection == "tokens":
+            token = {"id": str(uuid.uuid4()), **body}
+            self.objects[collection][token["id"]] = token
+            return 201, {**token, "token": "sesame"}, {}
         record = body if is_tag else {"id": str(uuid.uuid4()), "metadata": {}, **body}
         self.objects[collection][str(record["tag" if is_tag else "id"])] = record
         if collection == "guests":

@@ -228,3 +228,61 @@ def test_twenty_thousand_guests_are_listed_whole(lochness: Lochness, controller:
         controller.add("guests", f"guest-{number}", ip="10.0.0.1", status={"state": "running"})
     ended = lochness("--server", controller.url, "guest", "list")
     assert ended.out.count("\n") == 20_001
+
+
+def test_a_token_is_told_once_and_revoked_by_its_name(lochness: Lochness, controller: FakeController):
+    made = lochness("--server", controller.url, "token", "create", "--name", "ci", "--role", "operate", "--ttl", "2h")
+    assert (made.status, made.out) == (0, "sesame\n")
+    assert next(iter(controller.objects["tokens"].values())) | {"id": ""} == {
+        "id": "", "name": "ci", "role": "operate", "ttl_s": 7200,
+    }  # fmt: skip
+    assert lochness("--server", controller.url, "token", "delete", "ci").status == 0
+    assert controller.objects["tokens"] == {}
+
+
+def test_specs_come_as_arguments_and_from_standard_input(lochness: Lochness, controller: FakeController):
+    ids = add_cluster(controller)
+    before, sys.stdin = (
+        sys.stdin,
+        io.StringIO('{"metadata":{"name":"a b"}}\n\n{"flavor":"small","metadata":{"x":"y"}}\n'),
+    )
+    try:
+        words = ("guest", "create", "-", "--flavor", ids["flavor"], "--network", "lan", "-m", "owner=ops", "-j")
+        ended = lochness("--server", controller.url, *words)
+    finally:
+        sys.stdin = before
+    assert (ended.status, ended.err) == (0, "")
+    made = [json.loads(line) for line in ended.out.splitlines()]
+    assert [guest["metadata"] for guest in made] == [{"owner": "ops", "name": "a b"}, {"owner": "ops", "x": "y"}]
+    assert {guest["flavor"] for guest in made} == {ids["flavor"]}
+    changed = lochness(
+        "--server", controller.url, "network", "modify", json.dumps({"id": "lan", "metadata": {"name": "b"}})
+    )
+    assert (changed.status, changed.err) == (0, "")
+    assert controller.objects["networks"][ids["network"]]["metadata"] == {"name": "b"}
+
+
+def test_vlans_and_their_groups(lochness: Lochness, controller: FakeController):
+    def run(*words: str) -> str:
+        ended = lochness("--server", controller.url, *words, "-o", "id")
+        assert (ended.status, ended.err) == (0, "")
+        return ended.out.strip()
+
+    assert run("vlan", "create", "--tag", "100", "--description", "office") == "100"
+    group = run("vlangroup", "create", "--name", "floor1")
+    assert run("vlangroup", "tags", "floor1", "--set", "office") == "100"
+    assert run("vlangroup", "tags", "floor1") == "100"
+    assert run("vlan", "groups", "office", "--set", "floor1") == group
+    run("vlan", "modify", "100", "--description", "lab")
+    assert controller.objects["vlans/tags"]["100"]["description"] == "lab"
+    run("vlan", "delete", "lab")
+    run("vlangroup", "delete", "floor1")
+    assert not any(controller.objects.values())
+
+
+def test_cordons_and_their_end(lochness: Lochness, controller: FakeController):
+    hv = controller.add("hypervisors", "rack1-a")
+    assert lochness("--server", controller.url, "hv", "cordon", "rack1-a", "--reason", "memory").out == f"{hv}\n"
+    assert controller.parts[f"{hv}/config"] == {"cordoned": "memory"}
+    assert lochness("--server", controller.url, "hv", "uncordon", "rack1-a").status == 0
+    assert controller.parts[f"{hv}/config"] == {}

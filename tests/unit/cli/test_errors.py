@@ -20,7 +20,7 @@ from tests.unit.cli.conftest import Lochness
 from tests.unit.cli.fake_controller import FakeController, answering, free_port, hang_up, http, serving
 
 ID = "11111111-1111-4111-8111-111111111111"
-VALUES = {"file": "/dev/null"}
+VALUES = {"file": "/dev/null", "name": "ci"}
 #: What commands need beside what their signatures require.
 NEEDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("flavor", "create"): ("--image", ID, "--memory", "64"),
@@ -206,6 +206,11 @@ def test_golden_lines(lochness: Lochness, controller: FakeController):
         ("config", "delete", "nothing"): (4, "setting 'nothing' does not exist"),
         ("guest", "address", "cold"): (1, "guest cold has no address yet: it is unplaced"),
         ("guest", "wait", "cold", "--timeout", "0.1"): (7, "guest cold is unplaced, not running, after 0.1 s"),
+        ("token", "create", "--name", "a", "--ttl", "soon"): (
+            2,
+            "a span is a number and s, min, h, d or w, such as 90d; got 'soon'",
+        ),
+        ("token", "delete", "nobody"): (4, "token 'nobody' does not exist"),
         ("explain",): (2, "name a guest, or --flavor and --network (see lochness explain --help)"),
         ("events",): (2, "say --follow, or --since REVISION (see lochness events --help)"),
         ("hv", "config", "busy", "=x"): (2, "setting must be KEY=VALUE, got '=x'"),
