@@ -44,6 +44,9 @@ real_packages() {
     need iputils-ping command -v ping
     group "certificates for the tests of TLS"
     need openssl command -v openssl
+    group "the page in a real browser (about 390 MB on the disk)"
+    need chromium command -v chromium
+    need chromium-driver command -v chromedriver
     group "the demo guest's image: unpacking the kernel of a Debian package"
     need lz4 command -v lz4
     need xz-utils command -v xz

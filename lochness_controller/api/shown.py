@@ -1,8 +1,8 @@
 """What does a client see of a guest and of a hypervisor: which keys are joined, and how? Pure.
 
 A guest's JSON has, after WIRE.md's fields, "power" (what it should be) and "status" (what is seen of it); a
-hypervisor's has "alive", and "lost_since" while its heartbeat is missed, and "cordoned", the reason, while no
-new guest may come.
+hypervisor's has "alive", "alive_since" while it beats and "lost_since" while its heartbeat is missed, and "cordoned",
+the reason, while no new guest may come.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 from lochness.errors import ValidationError
 from lochness.guest_state import HypervisorSeen, LostRecord, shown_status
 from lochness.model.guest import GuestRecord, GuestStatus, PowerRecord
-from lochness.model.hypervisor import HypervisorRecord
+from lochness.model.hypervisor import HeartbeatRecord, HypervisorRecord
 from lochness.model.record import JSONObject
 from lochness.model.resources import ResourcesRecord
 
@@ -34,10 +34,14 @@ def guest_fields(record: GuestRecord, power: PowerRecord, status: GuestStatus, s
     return fields
 
 
-def hypervisor_fields(record: HypervisorRecord, seen: HypervisorSeen, cordoned: str) -> JSONObject:
+def hypervisor_fields(
+    record: HypervisorRecord, seen: HypervisorSeen, cordoned: str, *, alive_since: str = ""
+) -> JSONObject:
     """The hypervisor, which was `seen` so; `record` has its resources, `cordoned` is why no new guest may come."""
     fields = record.to_fields()
     fields["alive"] = seen.is_alive
+    if alive_since:
+        fields["alive_since"] = alive_since
     if seen.lost_since and not seen.is_alive:
         fields["lost_since"] = seen.lost_since
     if cordoned:
@@ -97,21 +101,33 @@ class GuestParts:
 class HypervisorParts:
     """What the keys of one hypervisor say that clients see, taken in and dropped one by one, and the JSON of it."""
 
-    __slots__ = ("_json", "cordoned", "is_alive", "lost", "metadata", "resources", "revision")
+    __slots__ = ("_json", "cordoned", "heartbeat", "lost", "metadata", "resources", "revision")
 
     def __init__(self) -> None:
         self.metadata: bytes | None = None
         self.resources: bytes | None = None
         self.lost: bytes | None = None
         self.cordoned: bytes | None = None
-        self.is_alive = False
+        self.heartbeat: bytes | None = None
         self.revision = 0
         self._json: bytes | None = None
 
     @property
     def is_empty(self) -> bool:
-        parts = (self.metadata, self.resources, self.lost, self.cordoned)
-        return not self.is_alive and all(part is None for part in parts)
+        parts = (self.metadata, self.resources, self.lost, self.cordoned, self.heartbeat)
+        return all(part is None for part in parts)
+
+    @property
+    def is_alive(self) -> bool:
+        return self.heartbeat is not None
+
+    @property
+    def alive_since(self) -> str:
+        """Since when its present heartbeat lasts, RFC 3339; "" when it has none, or does not tell."""
+        if self.heartbeat:
+            with suppress(ValidationError):
+                return HeartbeatRecord.from_json(self.heartbeat).since
+        return ""
 
     @property
     def seen(self) -> HypervisorSeen:
@@ -135,7 +151,7 @@ class HypervisorParts:
                 self._json = None
                 return False
             case "heartbeat":
-                was_alive, self.is_alive = self.is_alive, value is not None
+                was_alive, self.heartbeat = self.is_alive, value
                 self._json = None
                 return was_alive != self.is_alive
             case "config/cordoned":
@@ -158,5 +174,7 @@ class HypervisorParts:
                 cordoned = (self.cordoned or b"").decode(errors="replace")
             except ValidationError:
                 return None
-            self._json = msgspec.json.encode(hypervisor_fields(record, self.seen, cordoned))
+            self._json = msgspec.json.encode(
+                hypervisor_fields(record, self.seen, cordoned, alive_since=self.alive_since)
+            )
         return self._json

@@ -27,8 +27,8 @@ LIMIT_S = 20.0
 class RunningController:
     """The whole controller in a thread, as main.py runs it, without its signals."""
 
-    def __init__(self, etcd_url: str, **settings: Any) -> None:
-        self.settings = ControllerSettings(etcd=etcd_url, listen=["127.0.0.1:0"], **settings)
+    def __init__(self, etcd_url: str, *, listen: str = "127.0.0.1:0", **settings: Any) -> None:
+        self.settings = ControllerSettings(etcd=etcd_url, listen=[listen], **settings)
         self.store = open_store(etcd_url, timeout_s=self.settings.etcd_timeout_s)
         self.controller = Controller(self.settings, self.store, clock=SystemClock())
         self.url = f"http://{self.controller.addresses[0]}"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lochness import keys
-from lochness.store.protocol import Delete
+from lochness.store.protocol import Delete, Put
 
 RECORD = (
     '{{"id":"{id}","metadata":{{}},"ip":"10.100.101.35","netmask":"255.255.255.255","gateway":"10.100.101.35",'
@@ -139,6 +139,21 @@ def test_a_subnet_that_does_not_exist_is_not_mapped(api):
 def test_the_parts_of_an_unknown_hypervisor_are_404(api, part):
     path = f"/hypervisors/00000000-0000-4000-8000-00000000000b/{part}"
     assert api.get(path).status_code == 404
+
+
+def test_since_when_it_is_alive_and_why_it_takes_no_guests(cluster):
+    path = f"/hypervisors/{cluster.hypervisor}"
+    assert {"alive_since", "cordoned"}.isdisjoint(cluster.api.get(path).json())  # its heartbeat does not tell
+    heartbeat = Put(keys.hypervisor_heartbeat(cluster.hypervisor), b'{"since":"2026-02-01T00:00:00Z"}')
+    cluster.store.commit((), (heartbeat,))
+    assert cluster.api.get(path).json()["alive_since"] == "2026-02-01T00:00:00Z"
+    cluster.api.patch(f"{path}/config", json={"cordoned": "new disks", "other": "setting"})
+    assert cluster.api.get(path).json()["cordoned"] == "new disks"
+    listed = {entry["id"]: entry for entry in cluster.api.get("/hypervisors").json()}
+    assert listed[cluster.hypervisor] == cluster.api.get(path).json()
+    cluster.api.patch(f"{path}/config", json={"cordoned": ""})
+    cluster.store.commit((), (Delete(keys.hypervisor_heartbeat(cluster.hypervisor)),))
+    assert {"alive_since", "cordoned"}.isdisjoint(cluster.api.get(path).json())
 
 
 def test_alive_follows_the_heartbeat(cluster):
