@@ -1,13 +1,15 @@
-"""What does an agent's answer mean, or that there is none? Third-party errors become ours here.
+"""What does an agent's answer mean, or that there is none? The same for both of our HTTP clients.
+
+Their errors become ours at the client, by the words given here.
 
 Invariant: a POST whose answer did not come is AmbiguousWriteError, unless it is certain that it was never sent.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-import httpx
 import msgspec
 
 from lochness.errors import (
@@ -27,6 +29,16 @@ WORDS_MAX: Final = 500
 _NOT_FOUND: Final = 404
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentAnswer:
+    """What came over HTTP. `job_id` is the header X-Guest-Job-ID, "" without it; `url` is what was asked."""
+
+    status: int
+    content: bytes
+    job_id: str
+    url: str
 
 
 class AgentJob(msgspec.Struct, frozen=True):
@@ -60,42 +72,49 @@ def headers_of(body: object, request_id: str) -> dict[str, str]:
     return headers
 
 
-def unanswered(error: Exception, method: str, what: str) -> LochnessError:
-    """Our error for what an HTTP client raised instead of an answer; `what` is the request in words."""
-    words = str(error) or type(error).__name__
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
-        return UnavailableError(f"the agent was not reached: {what}: {words}")
-    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-        return UnavailableError(f"the agent's address is none: {what}: {words}")
-    if isinstance(error, httpx.HTTPError):
-        kind = UnavailableError if method == "GET" else AmbiguousWriteError
-        return kind(f"the agent did not answer: {what}: {words}")
-    return UnavailableError(f"the agent client is closed: {what}")  # a RuntimeError: httpx's word for it
+def unreached(what: str, why: Exception) -> UnavailableError:
+    """Nothing was sent; `what` is the request in words."""
+    return UnavailableError(f"the agent was not reached: {what}: {_words(why)}")
 
 
-def checked(answer: httpx.Response, expected: int, what: str) -> httpx.Response:
+def unaddressed(what: str, why: Exception) -> UnavailableError:
+    """Where the agent is said to be is no address."""
+    return UnavailableError(f"the agent's address is none: {what}: {_words(why)}")
+
+
+def unanswered(method: str, what: str, why: Exception) -> LochnessError:
+    """It was sent, and no answer came."""
+    kind = UnavailableError if method == "GET" else AmbiguousWriteError
+    return kind(f"the agent did not answer: {what}: {_words(why)}")
+
+
+def closed(what: str) -> UnavailableError:
+    """Our own client was closed before."""
+    return UnavailableError(f"the agent client is closed: {what}")
+
+
+def checked(answer: AgentAnswer, expected: int, what: str) -> AgentAnswer:
     """The answer. Raises HTTPCodeError, with the agent's own words, when its status is another one."""
-    if answer.status_code != expected:
-        raise HTTPCodeError(expected, answer.status_code, message=f"{what}: {_message_of(answer)}")
+    if answer.status != expected:
+        raise HTTPCodeError(expected, answer.status, message=f"{what}: {_message_of(answer)}")
     return answer
 
 
-def decoded(answer: httpx.Response, kind: type[T]) -> T:
+def decoded(answer: AgentAnswer, kind: type[T]) -> T:
     """The answer's JSON. Raises UnavailableError for anything else: no agent listens there."""
     try:
         return msgspec.json.decode(answer.content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UnavailableError(
-            f"what listens at {answer.request.url} is no agent: it answers {answer.content[:80]!r}"
+            f"what listens at {answer.url} is no agent: it answers {answer.content[:80]!r}"
         ) from error
 
 
-def job_id_of(answer: httpx.Response, what: str) -> str:
+def job_id_of(answer: AgentAnswer, what: str) -> str:
     """The id of the job that the agent has made. Raises AgentJobError when it names none."""
-    job_id: str = answer.headers.get(JOB_ID_HEADER, "")
-    if not job_id:
+    if not answer.job_id:
         raise AgentJobError(f"the agent accepted {what} without naming a job ({JOB_ID_HEADER})")
-    return job_id
+    return answer.job_id
 
 
 def is_gone(error: HTTPCodeError) -> bool:
@@ -103,10 +122,15 @@ def is_gone(error: HTTPCodeError) -> bool:
     return error.code == _NOT_FOUND
 
 
-def _message_of(answer: httpx.Response) -> str:
+def _message_of(answer: AgentAnswer) -> str:
+    text = answer.content.decode(errors="replace").strip()
     try:
         body: Any = msgspec.json.decode(answer.content)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return answer.text.strip()[:WORDS_MAX]
+        return text[:WORDS_MAX]
     message = body.get("message") if isinstance(body, dict) else None
-    return str(message if message else answer.text.strip())[:WORDS_MAX]
+    return str(message if message else text)[:WORDS_MAX]
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -24,7 +24,19 @@ import msgspec
 
 from lochness import agent_targets
 from lochness.agent_access import AgentAccess
-from lochness.agent_answers import AgentJob, checked, decoded, headers_of, job_id_of, unanswered
+from lochness.agent_answers import (
+    JOB_ID_HEADER,
+    AgentAnswer,
+    AgentJob,
+    checked,
+    closed,
+    decoded,
+    headers_of,
+    job_id_of,
+    unaddressed,
+    unanswered,
+    unreached,
+)
 from lochness.agent_targets import AgentDefaults, AgentRequest
 from lochness.errors import DeadlineError
 from lochness.ids import parse_id
@@ -180,7 +192,7 @@ class MistifyAgent:
     def _ask(self, request: AgentRequest, request_id: str) -> str:
         return job_id_of(self._send("POST", request.target.url, request.path, request.body, request_id), request.what)
 
-    def _get(self, url: str, path: str, query: dict[str, str] | None = None, wait_s: float = 0.0) -> httpx.Response:
+    def _get(self, url: str, path: str, query: dict[str, str] | None = None, wait_s: float = 0.0) -> AgentAnswer:
         return self._send("GET", url, path, query=query, wait_s=wait_s)
 
     def _send(
@@ -193,7 +205,7 @@ class MistifyAgent:
         *,
         query: dict[str, str] | None = None,
         wait_s: float = 0.0,
-    ) -> httpx.Response:
+    ) -> AgentAnswer:
         what = f"{method} {url}{path}"
         try:
             answer = self._client.request(
@@ -204,6 +216,14 @@ class MistifyAgent:
                 params=query or None,
                 timeout=httpx.Timeout(self._timeout_s + wait_s, connect=min(CONNECT_TIMEOUT_S, self._timeout_s)),
             )
-        except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:
-            raise unanswered(error, method, what) from error
-        return checked(answer, _OK if method == "GET" else _ACCEPTED, what)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise unreached(what, error) from error
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise unaddressed(what, error) from error
+        except httpx.HTTPError as error:
+            raise unanswered(method, what, error) from error
+        except RuntimeError as error:
+            raise closed(what) from error
+        job_id = answer.headers.get(JOB_ID_HEADER, "")
+        came = AgentAnswer(answer.status_code, answer.content, job_id, str(answer.request.url))
+        return checked(came, _OK if method == "GET" else _ACCEPTED, what)

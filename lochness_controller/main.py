@@ -6,12 +6,14 @@ wrong command line.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -22,6 +24,8 @@ from lochness.store.connect import open_store
 from lochness.systemd_notify import SystemdNotifier
 from lochness_controller.settings import ControllerSettings, load_controller_settings
 from lochness_controller.token_command import tokens
+
+OPEN_FILES: Final = 65_536
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(tokens, name="token")
@@ -82,6 +86,7 @@ def run(settings: ControllerSettings, reread: Callable[[], ControllerSettings]) 
 
     Raises ConfigurationError.
     """
+    _allow_open_files()
     from lochness_controller.service import Controller  # the web framework takes longer to import than --help may take
 
     store = open_store(
@@ -97,6 +102,15 @@ def run(settings: ControllerSettings, reread: Callable[[], ControllerSettings]) 
     signal.signal(signal.SIGHUP, lambda _number, _frame: running.ask_reload())
     running.run()
     return 0
+
+
+def _allow_open_files() -> None:
+    """As many as this process may have: 1,000 jobs and 2,000 clients have a connection each, by default 1,024 may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # a sandbox that forbids it: its unit says how many
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _end(code: int) -> None:

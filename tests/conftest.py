@@ -5,6 +5,7 @@ They are made once per test process and end with it. A part that cannot be had i
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from lochness_lab.machine import Machine
 # How long an example takes says how busy the machine is, not whether it is right.
 settings.register_profile("lochness", deadline=None)
 settings.load_profile("lochness")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell without job control starts what ends in "&" deaf to Ctrl-C, and the commands under test would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

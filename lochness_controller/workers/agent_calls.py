@@ -12,18 +12,33 @@ from __future__ import annotations
 
 from typing import Final
 
-import httpx
+import aiohttp
 import msgspec
+from yarl import URL
 
 from lochness.agent_access import AgentAccess
-from lochness.agent_answers import AgentJob, checked, decoded, headers_of, is_gone, job_id_of, unanswered
+from lochness.agent_answers import (
+    JOB_ID_HEADER,
+    AgentAnswer,
+    AgentJob,
+    checked,
+    closed,
+    decoded,
+    headers_of,
+    is_gone,
+    job_id_of,
+    unaddressed,
+    unanswered,
+    unreached,
+)
 from lochness.agent_client import CONNECT_TIMEOUT_S, TIMEOUT_S
 from lochness.agent_targets import AgentRequest, AgentTarget
 from lochness.errors import HTTPCodeError
 
 _OK: Final = 200
 _ACCEPTED: Final = 202
-_KEPT_CONNECTIONS: Final = 256
+#: Shorter than any server's: a connection that it closes while we send is an answer that never comes.
+_KEEP_ALIVE_S: Final = 3.0
 #: How many of a guest's jobs are looked through, newest first.
 _JOBS_LOOKED_AT: Final = 100
 
@@ -39,15 +54,14 @@ class AgentCalls:
     ) -> None:
         self._timeout_s = timeout_s
         self._access = access
-        self._client = httpx.AsyncClient(
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT_CONNECTIONS),
-            verify=access.tls() or True,
-            trust_env=False,  # a proxy set for the machine's web traffic is not on the way to an agent
+        self._client = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=access.tls() or True, keepalive_timeout=_KEEP_ALIVE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
 
     async def close(self) -> None:
         """End every connection."""
-        await self._client.aclose()
+        await self._client.close()
 
     async def ask(self, request: AgentRequest, request_id: str) -> str:
         """Ask for something; answers the agent's job id. `request_id` is sent along, so that `jobs_of` can tell it."""
@@ -85,14 +99,25 @@ class AgentCalls:
         content: bytes | None = None,
         headers: dict[str, str] | None = None,
         wait_s: float = 0.0,
-    ) -> httpx.Response:
+    ) -> AgentAnswer:
         what = f"{method} {target.url}{path}"
         headers = (headers or {}) | self._access.headers(target.url)
-        timeout = httpx.Timeout(self._timeout_s + wait_s, connect=min(CONNECT_TIMEOUT_S, self._timeout_s))
+        timeout = aiohttp.ClientTimeout(
+            total=self._timeout_s + wait_s, sock_connect=min(CONNECT_TIMEOUT_S, self._timeout_s)
+        )
         try:
-            answer = await self._client.request(
-                method, target.url + path, content=content, headers=headers, timeout=timeout
-            )
-        except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:
-            raise unanswered(error, method, what) from error
-        return checked(answer, _OK if method == "GET" else _ACCEPTED, what)
+            url = URL(target.url + path, encoded=True)
+            async with self._client.request(
+                method, url, data=content, headers=headers, timeout=timeout, allow_redirects=False
+            ) as answer:
+                job_id = answer.headers.get(JOB_ID_HEADER, "")
+                came = AgentAnswer(answer.status, await answer.read(), job_id, str(url))
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise unreached(what, error) from error
+        except (ValueError, aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+            raise unaddressed(what, error) from error
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise unanswered(method, what, error) from error
+        except RuntimeError as error:
+            raise closed(what) from error
+        return checked(came, _OK if method == "GET" else _ACCEPTED, what)

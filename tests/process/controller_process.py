@@ -13,7 +13,7 @@ from typing import Any, Self
 from lochness_lab.processes import Process
 from lochness_lab.waiting import wait_until
 
-START_LIMIT_S = 60.0
+START_LIMIT_S = 60.0  # a second alone; a machine that is busy, and compiles all it imports, takes twenty
 
 
 class NotifySocket:
@@ -51,10 +51,17 @@ class ControllerProcess:
         self.process: Process | None = None
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._end()
+
+    def _end(self) -> None:
         if self.process is not None:
             self.process.kill()
         self.notified.close()
