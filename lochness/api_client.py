@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -55,12 +55,7 @@ OUTAGE_MAX_S: Final = 15.0
 
 
 #: What OpenSSL says of an answer that is no TLS at all.
-_NOT_TLS_REASONS: Final = (
-    "WRONG_VERSION_NUMBER",
-    "RECORD_LAYER_FAILURE",
-    "PACKET_LENGTH_TOO_LONG",
-    "HTTP_REQUEST",
-)
+_NOT_TLS_REASONS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
 
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
@@ -95,15 +90,7 @@ class RefusedError(HTTPCodeError):
 class NotAllowedError(RefusedError):
     """The controller wants a token and got none, does not know the one it got (401), or it may not do that (403)."""
 
-    def __init__(
-        self,
-        code: int,
-        answer: JSONObject,
-        *,
-        request: str,
-        server: str,
-        has_token: bool,
-    ) -> None:
+    def __init__(self, code: int, answer: JSONObject, *, request: str, server: str, has_token: bool) -> None:
         super().__init__(code, answer, request=request)
         said = answer.get("message") or f"HTTP status {code}"
         if code == _FORBIDDEN:
@@ -155,12 +142,7 @@ class ApiClient:
     """
 
     def __init__(
-        self,
-        server: str = DEFAULT_SERVER,
-        *,
-        token: str = "",
-        ca: str = "",
-        timeout_s: float = DEFAULT_TIMEOUT_S,
+        self, server: str = DEFAULT_SERVER, *, token: str = "", ca: str = "", timeout_s: float = DEFAULT_TIMEOUT_S
     ) -> None:
         self.server = checked_server(server)
         self.timeout_s = timeout_s
@@ -178,12 +160,7 @@ class ApiClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:
@@ -237,11 +214,7 @@ class ApiClient:
         self._answer("DELETE", f"{path}/{id}")
 
     def accept(
-        self,
-        method: str,
-        path: str,
-        record: Mapping[str, Any] | None = None,
-        **query: str | int | None,
+        self, method: str, path: str, record: Mapping[str, Any] | None = None, **query: str | int | None
     ) -> Accepted:
         """Ask for an asynchronous operation on a guest."""
         body, headers = self._answer(method, path, query=query, body=record)
@@ -255,7 +228,7 @@ class ApiClient:
         """Ask for a job's end before its time; the job as it is now."""
         return self._shaped(JSONObject, "an object", "POST", f"/jobs/{id}/cancel")
 
-    def events(self, *, since: int | None, kinds: str, is_following: bool) -> Iterator[Event]:
+    def events(self, *, since: int | None, kinds: str, is_following: bool) -> Generator[Event, None, None]:
         """Yield what changes, as it changes, and the signals between; from now on, or after the revision `since`.
 
         A controller that goes away is waited for up to 60 s at a time, and the stream resumed. Not `is_following`: the
@@ -317,20 +290,8 @@ class ApiClient:
             if job.get("status") in ("done", "error"):
                 return
             if time.monotonic() >= deadline_s:
-                raise DeadlineError(
-                    f"job {id} has not finished within {limit_s:g} s",
-                    limit_s=limit_s,
-                    job=id,
-                )
-            time.sleep(
-                max(
-                    0.0,
-                    min(
-                        JOB_POLL_S - (time.monotonic() - started_s),
-                        deadline_s - time.monotonic(),
-                    ),
-                )
-            )
+                raise DeadlineError(f"job {id} has not finished within {limit_s:g} s", limit_s=limit_s, job=id)
+            time.sleep(max(0.0, min(JOB_POLL_S - (time.monotonic() - started_s), deadline_s - time.monotonic())))
 
     def _shaped(
         self,
@@ -438,13 +399,7 @@ class ApiClient:
                 "is that a Loch Ness controller?"
             )
         if code in (_UNAUTHORIZED, _FORBIDDEN):
-            return NotAllowedError(
-                code,
-                answer,
-                request=request,
-                server=self.server,
-                has_token=self._has_token,
-            )
+            return NotAllowedError(code, answer, request=request, server=self.server, has_token=self._has_token)
         # Of an object that does not exist the controller tells the kind, of a path only that it has none.
         if code == _METHOD_NOT_ALLOWED or (code == _NOT_FOUND and "kind" not in answer and "reason" in answer):
             return UnknownCallError(code, answer, request=request, server=self.server)
@@ -462,10 +417,7 @@ def checked_server(text: str) -> str:
     if any(letter.isspace() for letter in text.strip()):
         is_url = False
     if not is_url:
-        raise ValidationError(
-            f"the server must be a URL like {DEFAULT_SERVER}, got {text!r}",
-            field="server",
-        )
+        raise ValidationError(f"the server must be a URL like {DEFAULT_SERVER}, got {text!r}", field="server")
     return text.strip().rstrip("/")
 
 

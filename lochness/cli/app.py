@@ -55,18 +55,9 @@ def options(
     as_json: JsonOption = False,
     output: FormatOption = None,
     version: Annotated[  # noqa: ARG001  # its callback does the work
-        bool,
-        typer.Option(
-            "--version",
-            callback=_print_version,
-            is_eager=True,
-            help="Print it and exit.",
-        ),
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it and exit.")
     ] = False,
 ) -> None:
-    session = Session(
-        Given(context_name, server, token, ca),
-        chosen_format(as_json, output) or Format.TABLE,
-    )
+    session = Session(Given(context_name, server, token, ca), chosen_format(as_json, output) or Format.TABLE)
     context.obj = session
     context.call_on_close(session.close)

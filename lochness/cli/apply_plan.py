@@ -77,10 +77,7 @@ class Plan:
 
 
 def decide_changes(
-    wanted: Mapping[str, Any],
-    observed: Observed,
-    tags_of: Mapping[str, Sequence[int]],
-    new_id: Callable[[], str],
+    wanted: Mapping[str, Any], observed: Observed, tags_of: Mapping[str, Sequence[int]], new_id: Callable[[], str]
 ) -> Plan:
     """The plan. `tags_of` are the tags of the VLAN groups that are there, by id.
 

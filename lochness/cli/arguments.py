@@ -12,42 +12,19 @@ from lochness.ids import parse_id
 
 Word = Annotated[str, typer.Argument(metavar="ID|NAME", show_default=False)]
 Words = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="ID|NAME...",
-        help="'-' reads them from standard input.",
-        show_default=False,
-    ),
+    list[str], typer.Argument(metavar="ID|NAME...", help="'-' reads them from standard input.", show_default=False)
 ]
 Pairs = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", show_default=False)]
 
-IdOption = Annotated[
-    str,
-    typer.Option("--id", help="Its id, a UUID; a new one by default.", show_default=False),
-]
+IdOption = Annotated[str, typer.Option("--id", help="Its id, a UUID; a new one by default.", show_default=False)]
 DescriptionOption = Annotated[str | None, typer.Option("--description", show_default=False)]
-NameOption = Annotated[
-    str | None,
-    typer.Option("--name", help="Its name, kept in the metadata.", show_default=False),
-]
+NameOption = Annotated[str | None, typer.Option("--name", help="Its name, kept in the metadata.", show_default=False)]
 MetadataOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--metadata",
-        "-m",
-        metavar="KEY=VALUE",
-        help="May be given several times.",
-        show_default=False,
-    ),
+    typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="May be given several times.", show_default=False),
 ]
-WaitOption = Annotated[
-    bool,
-    typer.Option("--wait", "-w", help="Follow the job to its end.", show_default=False),
-]
-TimeoutOption = Annotated[
-    float,
-    typer.Option("--timeout", metavar="SECONDS", min=0.1, help="The limit of --wait."),
-]
+WaitOption = Annotated[bool, typer.Option("--wait", "-w", help="Follow the job to its end.", show_default=False)]
+TimeoutOption = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="The limit of --wait.")]
 
 WAIT_LIMIT_S: Final = 600.0
 

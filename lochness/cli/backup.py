@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,23 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from lochness import keys
-from lochness.cli.etcd_access import (
-    DEFAULT_ETCD,
-    CaOption,
-    CertOption,
-    EtcdOption,
-    KeyOption,
-    opened_store,
-)
+from lochness.cli.etcd_access import DEFAULT_ETCD, CaOption, CertOption, EtcdOption, KeyOption, opened_store
 from lochness.cli.exits import FAILED
 from lochness.cli.output import shown
 from lochness.cli.session import Session, say
-from lochness.errors import (
-    AmbiguousWriteError,
-    ConflictError,
-    LochnessError,
-    ValidationError,
-)
+from lochness.cli.whole_files import write_whole
+from lochness.errors import AmbiguousWriteError, ConflictError, LochnessError, ValidationError
 
 if TYPE_CHECKING:
     from lochness.backup import Backup, RestorePlan
@@ -77,15 +64,7 @@ def backup(
 
 def _write(file: Path, lines: Iterable[bytes]) -> None:
     try:
-        with tempfile.NamedTemporaryFile(dir=file.absolute().parent, prefix=f".{file.name}.", delete=False) as new:
-            try:
-                new.writelines(lines)  # of mode 0600: it holds user data of guests
-                new.flush()
-                os.fsync(new.fileno())
-                os.replace(new.name, file)
-            except BaseException:
-                os.unlink(new.name)
-                raise
+        write_whole(file, lines)  # it holds user data of guests
     except OSError as error:
         raise ValidationError(f"cannot write {file}: {error.strerror}", field="file") from error
 
@@ -95,11 +74,7 @@ def restore(
     file: FileArgument,
     check: Annotated[bool, typer.Option("--check", help="Say what would change, and change nothing.")] = False,
     force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            help="Also over a store that is in use, or that holds other keys.",
-        ),
+        bool, typer.Option("--force", help="Also over a store that is in use, or that holds other keys.")
     ] = False,
     etcd: EtcdOption = DEFAULT_ETCD,
     etcd_ca: CaOption = "",
@@ -143,11 +118,7 @@ def _tell(saved: Backup, plan: RestorePlan) -> bool:
     say(f"a whole backup of {saved.header.created_at}: {len(saved.entries)} keys of revision {saved.header.revision}")
     for violation in broken[:_KEYS_SHOWN_MAX]:
         say(f"the backup itself breaks a promise: {violation.kind}: {violation.text}")
-    for verb, names in (
-        ("add", plan.added),
-        ("change", plan.changed),
-        ("delete", plan.deleted),
-    ):
+    for verb, names in (("add", plan.added), ("change", plan.changed), ("delete", plan.deleted)):
         say(f"{len(names)} keys to {verb}")
         for name in names[:_KEYS_SHOWN_MAX]:
             sys.stdout.write(f"{verb} {shown(name)}\n")

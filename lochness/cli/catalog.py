@@ -42,27 +42,17 @@ NOUNS: Final = {
     "context": Entry("context", "Contexts: controllers known by a name, with their token and CA."),
 }
 COMMANDS: Final = {
-    "top": Entry(
-        "top",
-        "Show the hosts: alive, memory, disk and CPUs used of those there are, guests",
-        "top",
-    ),
+    "top": Entry("top", "Show the hosts: alive, memory, disk and CPUs used of those there are, guests", "top"),
     "events": Entry("events", "Print every change of the cluster, in order", "events"),
     "explain": Entry("explain", "Say where a guest would go now", "explain"),
-    "capacity": Entry(
-        "capacity",
-        "Say how many more guests of each flavor fit, and what runs out first.",
-        "capacity",
-    ),
+    "capacity": Entry("capacity", "Say how many more guests of each flavor fit, and what runs out first.", "capacity"),
     "apply": Entry(
         "apply", "Make networks, subnets, images, flavors, firewall groups and VLANs what a file says", "apply"
     ),
     "completion": Entry("completion", "Print what a shell must read to complete lochness's words", "completion"),
     "fsck": Entry("fsck", "Check every promise over one snapshot of the store.", "fsck"),
     "backup": Entry(
-        "backup",
-        "Write the whole key space, at one revision, to a file that only you can read.",
-        "backup",
+        "backup", "Write the whole key space, at one revision, to a file that only you can read.", "backup"
     ),
     "restore": Entry("backup", "Make the key space what a backup says.", "restore"),
 }

@@ -24,17 +24,13 @@ if TYPE_CHECKING:
 Specs = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="SPEC...",
-        help="JSON objects; '-' reads one a line from standard input.",
-        show_default=False,
+        metavar="SPEC...", help="JSON objects; '-' reads one a line from standard input.", show_default=False
     ),
 ]
 Targets = Annotated[
     list[str],
     typer.Argument(
-        metavar="ID|NAME|SPEC...",
-        help="SPEC: a JSON object with the id. '-' reads one a line.",
-        show_default=False,
+        metavar="ID|NAME|SPEC...", help="SPEC: a JSON object with the id. '-' reads one a line.", show_default=False
     ),
 ]
 
@@ -59,11 +55,7 @@ def add_list(app: typer.Typer, kind: Kind, columns: Sequence[Column], *, noun: s
 
 
 def add_show(
-    app: typer.Typer,
-    kind: Kind,
-    example: str,
-    more: Callable[[Session, str], JSONObject] | None = None,
-    text: str = "",
+    app: typer.Typer, kind: Kind, example: str, more: Callable[[Session, str], JSONObject] | None = None, text: str = ""
 ) -> None:
     """The verb show; `more` answers what is shown beside the record at a path."""
 
@@ -93,31 +85,19 @@ def add_delete(app: typer.Typer, kind: Kind, text: str, example: str) -> None:
 
 
 def create_each(
-    session: Session,
-    kind: Kind,
-    specs: Sequence[str] | None,
-    given: JSONObject,
-    *,
-    needs: Sequence[str] = (),
+    session: Session, kind: Kind, specs: Sequence[str] | None, given: JSONObject, *, needs: Sequence[str] = ()
 ) -> None:
     """Make an object of each spec, or one of what the options say, `given`. Prints each as stored."""
 
     def create(record: JSONObject) -> None:
-        print_records(
-            [session.client.create(kind.path, resolved(session, kind, record))],
-            session.form,
-        )
+        print_records([session.client.create(kind.path, resolved(session, kind, record))], session.form)
 
     for record in records_of(kind, specs, given, needs=needs):
         session.attempt(create, record)
 
 
 def records_of(
-    kind: Kind,
-    specs: Sequence[str] | None,
-    given: JSONObject,
-    *,
-    needs: Sequence[str] = (),
+    kind: Kind, specs: Sequence[str] | None, given: JSONObject, *, needs: Sequence[str] = ()
 ) -> list[JSONObject]:
     """The bodies of creates. Each needs these fields. Raises ValidationError before anything is sent."""
     records = [_merged(given, spec(word)) for word in expanded(specs)] if specs else [given]
@@ -126,10 +106,7 @@ def records_of(
     for record in records:
         for name in needs:
             if record.get(name) in (None, ""):
-                raise ValidationError(
-                    f"Missing option '--{name}' (see lochness {kind.noun} create --help)",
-                    field=name,
-                )
+                raise ValidationError(f"Missing option '--{name}' (see lochness {kind.noun} create --help)", field=name)
     return records
 
 
@@ -162,12 +139,7 @@ def resolved(session: Session, kind: Kind, record: JSONObject) -> JSONObject:
 
 
 def modify_each(
-    session: Session,
-    kind: Kind,
-    words: Sequence[str],
-    name: str | None,
-    metadata: Sequence[str] | None,
-    **given: Any,
+    session: Session, kind: Kind, words: Sequence[str], name: str | None, metadata: Sequence[str] | None, **given: Any
 ) -> None:
     """Change each object as its spec says, or as the options do, None for what they leave. Prints each as it is then.
 
@@ -188,22 +160,13 @@ def modify_each(
         else:
             path, changes = session.path_of(kind, word), dict(options)
             if changed_metadata:
-                merged = {
-                    **session.client.record(path).get("metadata", {}),
-                    **changed_metadata,
-                }
+                merged = {**session.client.record(path).get("metadata", {}), **changed_metadata}
                 changes["metadata"] = {key: value for key, value in merged.items() if value}
-        print_records(
-            [session.client.modify(path, resolved(session, kind, changes))],
-            session.form,
-        )
+        print_records([session.client.modify(path, resolved(session, kind, changes))], session.form)
 
     targets = expanded(words)
     if not options and not changed_metadata and not all(word.startswith("{") for word in targets):
-        raise ValidationError(
-            f"nothing to change was given (see lochness {kind.noun} modify --help)",
-            field="changes",
-        )
+        raise ValidationError(f"nothing to change was given (see lochness {kind.noun} modify --help)", field="changes")
     for word in targets:
         session.attempt(modify, word)
 

@@ -19,13 +19,9 @@ from lochness.defaults import DEFAULT_SERVER
 
 Function = TypeVar("Function", bound=Callable[..., None])
 
-JsonOption = Annotated[
-    bool,
-    typer.Option("--json", "-j", help="One JSON object a line.", show_default=False),
-]
+JsonOption = Annotated[bool, typer.Option("--json", "-j", help="One JSON object a line.", show_default=False)]
 FormatOption = Annotated[
-    Format | None,
-    typer.Option("--output", "-o", help="What to print of each object.", show_default=False),
+    Format | None, typer.Option("--output", "-o", help="What to print of each object.", show_default=False)
 ]
 ContextOption = Annotated[
     str | None,
@@ -60,11 +56,7 @@ TokenOption = Annotated[
 CaOption = Annotated[
     str | None,
     typer.Option(
-        "--ca",
-        envvar="LOCHNESS_CA",
-        metavar="FILE",
-        help="PEM certificates to trust for https.",
-        show_default=False,
+        "--ca", envvar="LOCHNESS_CA", metavar="FILE", help="PEM certificates to trust for https.", show_default=False
     ),
 ]
 
@@ -83,13 +75,7 @@ _OUTPUT_PARAMETERS: Final = (
 
 def noun(name: str, help: str) -> typer.Typer:
     """A group of commands about one kind of object."""
-    return typer.Typer(
-        name=name,
-        help=help,
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        add_completion=False,
-    )
+    return typer.Typer(name=name, help=help, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
 
 
 def command(app: typer.Typer, name: str) -> Callable[[Function], Function]:
@@ -99,13 +85,7 @@ def command(app: typer.Typer, name: str) -> Callable[[Function], Function]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
         hidden = _hidden_parameters(own)
 
-        def run(
-            context: typer.Context,
-            *,
-            as_json: bool,
-            output: Format | None,
-            **values: Any,
-        ) -> None:
+        def run(context: typer.Context, *, as_json: bool, output: Format | None, **values: Any) -> None:
             session: Session = context.obj
             session.form = chosen_format(as_json, output) or session.form
             session.give(**{each.name.removeprefix("given_"): values.pop(each.name) for each in hidden})
@@ -145,10 +125,7 @@ def _metadata(parameter: inspect.Parameter) -> tuple[Any, ...]:
 
 def _flags(info: Any) -> tuple[str, ...]:
     """The flags of an option; typer has the first one where a default would be."""
-    return (
-        str(getattr(info, "default", "")),
-        *(getattr(info, "param_decls", None) or ()),
-    )
+    return (str(getattr(info, "default", "")), *(getattr(info, "param_decls", None) or ()))
 
 
 def chosen_format(as_json: bool, output: Format | None) -> Format | None:

@@ -50,18 +50,13 @@ def show(session: Session, keys: KeysArgument) -> None:
 
 @command(app, "set")
 def set_settings(
-    session: Session,
-    settings: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", show_default=False)],
+    session: Session, settings: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", show_default=False)]
 ) -> None:
     """Set settings, all of them or none.
 
     Example: lochness config set contact=ops@example.org
     """
-    print_mapping(
-        session.client.settings(PATH, pairs(expanded(settings), what="setting")),
-        _TITLES,
-        session.form,
-    )
+    print_mapping(session.client.settings(PATH, pairs(expanded(settings), what="setting")), _TITLES, session.form)
 
 
 @command(app, "delete")
@@ -80,8 +75,4 @@ def delete(session: Session, keys: KeysArgument) -> None:
     gone: list[str] = []
     session.for_each(keys, check)
     if gone:
-        print_mapping(
-            session.client.settings(PATH, dict.fromkeys(gone, "")),
-            _TITLES,
-            session.form,
-        )
+        print_mapping(session.client.settings(PATH, dict.fromkeys(gone, "")), _TITLES, session.form)

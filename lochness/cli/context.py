@@ -10,13 +10,7 @@ from typing import Annotated
 import typer
 
 from lochness.cli.command import command, noun
-from lochness.cli.contexts import (
-    Connection,
-    Contexts,
-    checked_name,
-    read_contexts,
-    write_contexts,
-)
+from lochness.cli.contexts import Connection, Contexts, checked_name, read_contexts, write_contexts
 from lochness.cli.output import Column, Format, plain, print_list, print_records
 from lochness.cli.session import Session, say
 from lochness.errors import NotFoundError, ValidationError
@@ -54,11 +48,7 @@ def list_contexts(session: Session) -> None:
     Example: lochness context list
     """
     known = read_contexts(session.config_file)
-    print_list(
-        [_record(each, known) for _, each in sorted(known.contexts.items())],
-        COLUMNS,
-        session.form,
-    )
+    print_list([_record(each, known) for _, each in sorted(known.contexts.items())], COLUMNS, session.form)
 
 
 @command(app, "show")
@@ -87,26 +77,16 @@ def set_context(
     session: Session,
     name: NameArgument,
     server: Annotated[
-        str | None,
-        typer.Option("--server", metavar="URL", help="The controller.", show_default=False),
+        str | None, typer.Option("--server", metavar="URL", help="The controller.", show_default=False)
     ] = None,
     token: Annotated[
         str | None,
         typer.Option(
-            "--token",
-            metavar="TOKEN",
-            help="@FILE: keep it there; -: read it from standard input.",
-            show_default=False,
+            "--token", metavar="TOKEN", help="@FILE: keep it there; -: read it from standard input.", show_default=False
         ),
     ] = None,
     ca: Annotated[
-        str | None,
-        typer.Option(
-            "--ca",
-            metavar="FILE",
-            help="PEM certificates to trust.",
-            show_default=False,
-        ),
+        str | None, typer.Option("--ca", metavar="FILE", help="PEM certificates to trust.", show_default=False)
     ] = None,
 ) -> None:
     """Make a context, or change what is given of it; "" takes a token or CA away. The first one becomes current.
@@ -123,8 +103,7 @@ def set_context(
     if server is not None:
         if before is not None and new.token and token is None and checked_server(server) != new.server:
             raise ValidationError(
-                f"the token of {name!r} is for {new.server}; give --token for the other server too",
-                field="token",
+                f"the token of {name!r} is for {new.server}; give --token for the other server too", field="token"
             )
         new = dataclasses.replace(new, server=checked_server(server))
     if token is not None:
@@ -151,8 +130,7 @@ def _token(text: str) -> str:
 
 @command(app, "delete")
 def delete(
-    session: Session,
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", show_default=False)],
+    session: Session, names: Annotated[list[str], typer.Argument(metavar="NAME...", show_default=False)]
 ) -> None:
     """Forget contexts.
 

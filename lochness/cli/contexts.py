@@ -170,18 +170,14 @@ def checked_name(name: str) -> str:
         or not all(letter.isascii() and (letter.isalnum() or letter in "._-") for letter in name)
     ):
         raise ValidationError(
-            f"a context's name is of letters, digits, '.', '_' and '-', at most 64, got {name!r}",
-            field="name",
+            f"a context's name is of letters, digits, '.', '_' and '-', at most 64, got {name!r}", field="name"
         )
     return name
 
 
 def rendered(known: Contexts) -> str:
     """The file's content."""
-    lines = [
-        "# Written by lochness context; comments are not kept.",
-        f"current = {_quoted(known.current)}",
-    ]
+    lines = ["# Written by lochness context; comments are not kept.", f"current = {_quoted(known.current)}"]
     for name, each in sorted(known.contexts.items()):
         lines += ["", f"[contexts.{_quoted(name)}]", f"server = {_quoted(each.server)}"]
         lines += [f"{key} = {_quoted(value)}" for key, value in (("token", each.token), ("ca", each.ca)) if value]
@@ -196,19 +192,11 @@ def _quoted(text: str) -> str:
 
 def write_contexts(known: Contexts, file: Path) -> None:
     """Make the file say this. Raises ConfigurationError."""
-    import tempfile
+    from lochness.cli.whole_files import write_whole  # loads what --help can do without
 
     target = Path(os.path.realpath(file))  # a link to it stays a link
     try:
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=f".{target.name}.", delete=False) as new:
-            try:
-                new.write(rendered(known))  # of mode 0600 from its first byte on
-                new.flush()
-                os.fsync(new.fileno())
-                os.replace(new.name, target)
-            except BaseException:
-                os.unlink(new.name)
-                raise
+        write_whole(target, [rendered(known).encode()])
     except OSError as error:
         raise ConfigurationError(f"cannot write {target}: {error.strerror}") from error

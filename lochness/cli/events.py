@@ -23,31 +23,15 @@ _VALUE_SHOWN_MAX: Final = 100
 def events(
     session: Session,
     follow: Annotated[
-        bool,
-        typer.Option(
-            "--follow",
-            "-f",
-            help="Go on as things happen, until Ctrl-C.",
-            show_default=False,
-        ),
+        bool, typer.Option("--follow", "-f", help="Go on as things happen, until Ctrl-C.", show_default=False)
     ] = False,
     since: Annotated[
-        int | None,
-        typer.Option(
-            "--since",
-            metavar="REVISION",
-            min=0,
-            help="Begin after it.",
-            show_default=False,
-        ),
+        int | None, typer.Option("--since", metavar="REVISION", min=0, help="Begin after it.", show_default=False)
     ] = None,
     kind: Annotated[
         str,
         typer.Option(
-            "--kind",
-            metavar="KIND,...",
-            help="Only of these: guest, job, hypervisor ...",
-            show_default=False,
+            "--kind", metavar="KIND,...", help="Only of these: guest, job, hypervisor ...", show_default=False
         ),
     ] = "",
 ) -> None:
@@ -59,10 +43,7 @@ def events(
     Example: lochness events --since 1 --kind guest,job
     """
     if not follow and since is None:
-        raise ValidationError(
-            "say --follow, or --since REVISION (see lochness events --help)",
-            field="follow",
-        )
+        raise ValidationError("say --follow, or --since REVISION (see lochness events --help)", field="follow")
     end = None
     if not follow:
         revision = session.client.record("/readyz").get("revision")

@@ -8,15 +8,7 @@ import typer
 
 from lochness.cli.arguments import MetadataOption, pairs
 from lochness.cli.exits import FAILED
-from lochness.cli.output import (
-    Column,
-    Format,
-    megabytes,
-    plain,
-    print_lines,
-    print_list,
-    print_records,
-)
+from lochness.cli.output import Column, Format, megabytes, plain, print_lines, print_list, print_records
 from lochness.cli.session import Kind, Session
 from lochness.errors import ValidationError
 
@@ -27,10 +19,7 @@ PATH: Final = "/placement"
 
 COLUMNS = [
     Column("RANK", lambda verdict: plain(verdict.get("rank")), is_number=True),
-    Column(
-        "HYPERVISOR",
-        lambda verdict: str(verdict.get("name") or verdict.get("hypervisor")),
-    ),
+    Column("HYPERVISOR", lambda verdict: str(verdict.get("name") or verdict.get("hypervisor"))),
     Column("MEMORY", lambda verdict: _size(verdict, "free_memory"), is_number=True),
     Column("DISK", lambda verdict: _size(verdict, "free_disk"), is_number=True),
     Column("CPU", lambda verdict: plain(verdict.get("free_cpu")), is_number=True),
@@ -47,12 +36,7 @@ def _size(verdict: JSONObject, field: str) -> str:
 def explain(
     session: Session,
     guest: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[GUEST]",
-            help="One that exists: its id or name.",
-            show_default=False,
-        ),
+        str | None, typer.Argument(metavar="[GUEST]", help="One that exists: its id or name.", show_default=False)
     ] = None,
     flavor: Annotated[str | None, typer.Option("--flavor", metavar="ID|NAME", show_default=False)] = None,
     network: Annotated[str | None, typer.Option("--network", metavar="ID|NAME", show_default=False)] = None,
@@ -66,10 +50,7 @@ def explain(
     Example: lochness explain --flavor small --network lan
     """
     if guest is None and (flavor is None or network is None):
-        raise ValidationError(
-            "name a guest, or --flavor and --network (see lochness explain --help)",
-            field="guest",
-        )
+        raise ValidationError("name a guest, or --flavor and --network (see lochness explain --help)", field="guest")
     asked: JSONObject = {}
     if guest is not None:
         asked["guest"] = session.id_of(Kind.GUEST, guest)
@@ -90,10 +71,7 @@ def _print(session: Session, answer: JSONObject, what: str) -> None:
     if session.form is Format.JSON:
         print_records([answer], session.form)
     elif session.form is Format.ID:
-        print_records(
-            [{"id": each.get("hypervisor")} for each in verdicts if each.get("rank")],
-            session.form,
-        )
+        print_records([{"id": each.get("hypervisor")} for each in verdicts if each.get("rank")], session.form)
     else:
         print_lines([*_headline(answer, what, verdicts), *_tally(answer), ""])
         print_list(verdicts, COLUMNS, session.form)

@@ -7,14 +7,7 @@ from typing import Annotated
 import typer
 
 from lochness.cli.arguments import IdOption, MetadataOption, NameOption, new_record
-from lochness.cli.collection import (
-    Specs,
-    Targets,
-    add_delete,
-    add_show,
-    create_each,
-    modify_each,
-)
+from lochness.cli.collection import Specs, Targets, add_delete, add_show, create_each, modify_each
 from lochness.cli.command import command, noun
 from lochness.cli.output import Column, Format, megabytes, plain, print_list
 from lochness.cli.session import Kind, Session, name_of
@@ -36,10 +29,7 @@ def columns(image_names: dict[str, str]) -> list[Column]:
         Column("MEMORY", lambda flavor: _size("memory", flavor), is_number=True),
         Column("DISK", lambda flavor: _size("disk", flavor), is_number=True),
         Column("CPU", lambda flavor: plain(flavor.get("cpu")), is_number=True),
-        Column(
-            "IMAGE",
-            lambda flavor: image_names.get(str(flavor.get("image")), plain(flavor.get("image"))),
-        ),
+        Column("IMAGE", lambda flavor: image_names.get(str(flavor.get("image")), plain(flavor.get("image")))),
     ]
 
 
@@ -96,22 +86,7 @@ def modify(
 
     Example: lochness flavor modify small --memory 2048
     """
-    modify_each(
-        session,
-        Kind.FLAVOR,
-        flavors,
-        name,
-        metadata,
-        image=image,
-        memory=memory,
-        cpu=cpu,
-        disk=disk,
-    )
+    modify_each(session, Kind.FLAVOR, flavors, name, metadata, image=image, memory=memory, cpu=cpu, disk=disk)
 
 
-add_delete(
-    app,
-    Kind.FLAVOR,
-    "Remove flavors. Guests that have one keep what they hold.",
-    "flavor delete small",
-)
+add_delete(app, Kind.FLAVOR, "Remove flavors. Guests that have one keep what they hold.", "flavor delete small")

@@ -91,26 +91,15 @@ def _display(what: str) -> Iterator[Callable[[str], None]]:
 
         yield print_step
         return
-    from rich.console import (
-        Console,
-    )  # loaded for a terminal only: it takes longer to import than --help may take
+    from rich.console import Console  # loaded for a terminal only: it takes longer to import than --help may take
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        TimeElapsedColumn(),
-    )
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(shown(what), total=None)
 
         def show_step(text: str) -> None:
-            progress.console.print(
-                f"  {shown(what)}: {shown(text)}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            progress.console.print(f"  {shown(what)}: {shown(text)}", markup=False, highlight=False, soft_wrap=True)
             progress.update(task, description=f"{shown(what)}: {shown(text)}")
 
         yield show_step

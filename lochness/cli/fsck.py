@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lochness import keys
-from lochness.cli.etcd_access import (
-    DEFAULT_ETCD,
-    CaOption,
-    CertOption,
-    EtcdOption,
-    KeyOption,
-    opened_store,
-)
+from lochness.cli.etcd_access import DEFAULT_ETCD, CaOption, CertOption, EtcdOption, KeyOption, opened_store
 from lochness.cli.exits import FAILED
 from lochness.cli.output import Format, print_records
 from lochness.cli.session import Session, say
@@ -29,17 +22,10 @@ if TYPE_CHECKING:
     from lochness.store.protocol import Store
 
 PlanOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--plan",
-        metavar="FILE",
-        help="Write what can be mended to it.",
-        show_default=False,
-    ),
+    Path | None, typer.Option("--plan", metavar="FILE", help="Write what can be mended to it.", show_default=False)
 ]
 RepairOption = Annotated[
-    Path | None,
-    typer.Option("--repair", metavar="FILE", help="Carry out this plan.", show_default=False),
+    Path | None, typer.Option("--repair", metavar="FILE", help="Carry out this plan.", show_default=False)
 ]
 
 
@@ -60,10 +46,7 @@ def fsck(
     Example: lochness fsck --plan repairs.json
     """
     if plan is not None and repair is not None:
-        raise ValidationError(
-            "--plan and --repair exclude each other: read the plan in between",
-            field="plan",
-        )
+        raise ValidationError("--plan and --repair exclude each other: read the plan in between", field="plan")
     with opened_store(etcd, etcd_ca, etcd_cert, etcd_key) as store:
         if repair is not None:
             _carry_out(session, store, repair)

@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lochness.cli.arguments import IdOption, MetadataOption, NameOption, new_record
-from lochness.cli.collection import (
-    Specs,
-    Targets,
-    add_delete,
-    add_list,
-    add_show,
-    create_each,
-    modify_each,
-)
+from lochness.cli.collection import Specs, Targets, add_delete, add_list, add_show, create_each, modify_each
 from lochness.cli.command import command, noun
 from lochness.cli.fwrules import FORM, parsed_rule, rule_text
 from lochness.cli.output import Column, plain
@@ -27,8 +19,7 @@ if TYPE_CHECKING:
 app = noun("fwgroup", "Firewall groups: rules for what comes in to guests.")
 
 RulesOption = Annotated[
-    list[str] | None,
-    typer.Option("--rule", metavar="RULE", help=f"'{FORM}'; may be repeated.", show_default=False),
+    list[str] | None, typer.Option("--rule", metavar="RULE", help=f"'{FORM}'; may be repeated.", show_default=False)
 ]
 
 
@@ -66,12 +57,7 @@ def create(
 
     Example: lochness fwgroup create --name web --rule "allow tcp 80-443" --rule "allow tcp 22 from 10.0.0.0/8"
     """
-    create_each(
-        session,
-        Kind.FWGROUP,
-        specs,
-        new_record(id, name, metadata, rules=_rules(session, rule)),
-    )
+    create_each(session, Kind.FWGROUP, specs, new_record(id, name, metadata, rules=_rules(session, rule)))
 
 
 @command(app, "modify")

@@ -55,10 +55,7 @@ def _ports(text: str, word: str) -> tuple[int, int]:
     except ValueError:
         raise _wrong(text) from None
     if not 0 <= start <= end <= _PORT_MAX:
-        raise ValidationError(
-            f"ports are 0 to {_PORT_MAX}, the first before the last; got {text!r}",
-            field="rules",
-        )
+        raise ValidationError(f"ports are 0 to {_PORT_MAX}, the first before the last; got {text!r}", field="rules")
     return start, end
 
 

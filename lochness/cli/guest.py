@@ -21,24 +21,10 @@ from lochness.cli.arguments import (
     Words,
     new_record,
 )
-from lochness.cli.collection import (
-    Specs,
-    Targets,
-    add_show,
-    modify_each,
-    records_of,
-    resolved,
-)
+from lochness.cli.collection import Specs, Targets, add_show, modify_each, records_of, resolved
 from lochness.cli.command import command, noun
 from lochness.cli.guest_requests import Request, carry_out
-from lochness.cli.output import (
-    Column,
-    Format,
-    plain,
-    print_list,
-    print_records,
-    print_strings,
-)
+from lochness.cli.output import Column, Format, plain, print_list, print_records, print_strings
 from lochness.cli.session import Kind, Session, name_of
 from lochness.errors import DeadlineError, LochnessError
 
@@ -74,10 +60,7 @@ def columns(hypervisor_names: dict[str, str], flavor_names: dict[str, str]) -> l
         Column("NAME", lambda guest: name_of(guest) or "-"),
         Column("ID", lambda guest: plain(guest.get("id"))),
         Column("STATE", state_of),
-        Column(
-            "HYPERVISOR",
-            lambda guest: _named(hypervisor_names, guest.get("hypervisor")),
-        ),
+        Column("HYPERVISOR", lambda guest: _named(hypervisor_names, guest.get("hypervisor"))),
         Column("IP", lambda guest: plain(guest.get("ip"))),
         Column("FLAVOR", lambda guest: _named(flavor_names, guest.get("flavor"))),
     ]
@@ -91,13 +74,7 @@ def _named(names: dict[str, str], id: object) -> str:
 def list_guests(
     session: Session,
     hypervisor: Annotated[
-        str | None,
-        typer.Option(
-            "--hypervisor",
-            metavar="ID|NAME",
-            help="Only those on it.",
-            show_default=False,
-        ),
+        str | None, typer.Option("--hypervisor", metavar="ID|NAME", help="Only those on it.", show_default=False)
     ] = None,
 ) -> None:
     """List the guests: state, hypervisor, address, flavor.
@@ -134,26 +111,12 @@ def create(
 
     Example: lochness guest create --name web1 --flavor small --network lan --wait
     """
-    given = new_record(
-        id,
-        name,
-        metadata,
-        flavor=flavor,
-        network=network,
-        fwgroup=fwgroup,
-        vlangroup=vlangroup,
-    )
+    given = new_record(id, name, metadata, flavor=flavor, network=network, fwgroup=fwgroup, vlangroup=vlangroup)
     records = records_of(Kind.GUEST, specs, given, needs=("flavor", "network"))
     requests: list[Request] = []
 
     def prepare(record: JSONObject) -> None:
-        requests.append(
-            Request(
-                name_of(record) or "guest",
-                Kind.GUEST.path,
-                resolved(session, Kind.GUEST, record),
-            )
-        )
+        requests.append(Request(name_of(record) or "guest", Kind.GUEST.path, resolved(session, Kind.GUEST, record)))
 
     for record in records:
         session.attempt(prepare, record)
@@ -174,16 +137,7 @@ def modify(
 
     Example: lochness guest modify web1 --metadata owner=ops
     """
-    modify_each(
-        session,
-        Kind.GUEST,
-        guests,
-        name,
-        metadata,
-        flavor=flavor,
-        fwgroup=fwgroup,
-        vlangroup=vlangroup,
-    )
+    modify_each(session, Kind.GUEST, guests, name, metadata, flavor=flavor, fwgroup=fwgroup, vlangroup=vlangroup)
 
 
 @command(app, "delete")
@@ -192,11 +146,7 @@ def delete(
     ids: Words,
     force: Annotated[
         bool,
-        typer.Option(
-            "--force",
-            help="Also where no agent confirms it: its host is gone for good.",
-            show_default=False,
-        ),
+        typer.Option("--force", help="Also where no agent confirms it: its host is gone for good.", show_default=False),
     ] = False,
     wait: WaitOption = False,
     timeout: TimeoutOption = WAIT_LIMIT_S,
@@ -206,14 +156,7 @@ def delete(
     Example: lochness guest delete web1 --wait
     """
     query = {"force": "true"} if force else {}
-    carry_out(
-        session,
-        "DELETE",
-        _requests(session, ids),
-        limit_s=timeout if wait else None,
-        is_gone=True,
-        **query,
-    )
+    carry_out(session, "DELETE", _requests(session, ids), limit_s=timeout if wait else None, is_gone=True, **query)
 
 
 _ACTION_HELP = {
@@ -228,18 +171,8 @@ _ACTION_HELP = {
 
 
 def _add_action(action: str) -> None:
-    def act(
-        session: Session,
-        ids: Words,
-        wait: WaitOption = False,
-        timeout: TimeoutOption = WAIT_LIMIT_S,
-    ) -> None:
-        carry_out(
-            session,
-            "POST",
-            _requests(session, ids, f"/{action}"),
-            limit_s=timeout if wait else None,
-        )
+    def act(session: Session, ids: Words, wait: WaitOption = False, timeout: TimeoutOption = WAIT_LIMIT_S) -> None:
+        carry_out(session, "POST", _requests(session, ids, f"/{action}"), limit_s=timeout if wait else None)
 
     act.__doc__ = f"{_ACTION_HELP[action]}\n\n    Example: lochness guest {action} web1 --wait\n    "
     command(app, action)(act)
@@ -271,10 +204,7 @@ def wait_for(
 
     Example: lochness guest wait web1 --state running --timeout 120
     """
-    session.for_each(
-        ids,
-        lambda word: print_records([awaited(session, word, state, limit_s=timeout)], session.form),
-    )
+    session.for_each(ids, lambda word: print_records([awaited(session, word, state, limit_s=timeout)], session.form))
 
 
 def awaited(session: Session, word: str, state: str, *, limit_s: float) -> JSONObject:

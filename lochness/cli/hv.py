@@ -7,34 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from lochness.cli.arguments import (
-    IdOption,
-    MetadataOption,
-    NameOption,
-    Pairs,
-    Word,
-    Words,
-    new_record,
-    pairs,
-)
-from lochness.cli.collection import (
-    Specs,
-    Targets,
-    add_delete,
-    add_show,
-    create_each,
-    modify_each,
-)
+from lochness.cli.arguments import IdOption, MetadataOption, NameOption, Pairs, Word, Words, new_record, pairs
+from lochness.cli.collection import Specs, Targets, add_delete, add_show, create_each, modify_each
 from lochness.cli.command import command, noun
-from lochness.cli.output import (
-    Column,
-    Format,
-    megabytes,
-    plain,
-    print_list,
-    print_mapping,
-    print_strings,
-)
+from lochness.cli.output import Column, Format, megabytes, plain, print_list, print_mapping, print_strings
 from lochness.cli.session import Kind, Session, name_of
 
 if TYPE_CHECKING:
@@ -92,11 +68,7 @@ def list_hypervisors(session: Session) -> None:
     """
     hypervisors = session.records(Kind.HYPERVISOR)
     guests = session.records(Kind.GUEST) if session.form is Format.TABLE else []
-    print_list(
-        hypervisors,
-        columns(Counter(str(guest.get("hypervisor")) for guest in guests)),
-        session.form,
-    )
+    print_list(hypervisors, columns(Counter(str(guest.get("hypervisor")) for guest in guests)), session.form)
 
 
 add_show(app, Kind.HYPERVISOR, "hv show rack1-a")
@@ -141,12 +113,7 @@ def modify(
     modify_each(session, Kind.HYPERVISOR, hypervisors, name, metadata, **given)
 
 
-add_delete(
-    app,
-    Kind.HYPERVISOR,
-    "Remove hypervisors. Refused while guests are on one.",
-    "hv delete rack1-a",
-)
+add_delete(app, Kind.HYPERVISOR, "Remove hypervisors. Refused while guests are on one.", "hv delete rack1-a")
 
 
 @command(app, "config")
@@ -157,11 +124,7 @@ def config(session: Session, hypervisor: Word, settings: Pairs = None) -> None:
     """
     path = session.path_of(Kind.HYPERVISOR, hypervisor)
     changes = pairs(settings, what="setting") or None
-    print_mapping(
-        session.client.settings(f"{path}/config", changes),
-        ("KEY", "VALUE"),
-        session.form,
-    )
+    print_mapping(session.client.settings(f"{path}/config", changes), ("KEY", "VALUE"), session.form)
 
 
 @command(app, "subnets")

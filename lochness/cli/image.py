@@ -7,15 +7,7 @@ from typing import Annotated
 import typer
 
 from lochness.cli.arguments import IdOption, MetadataOption, NameOption, new_record
-from lochness.cli.collection import (
-    Specs,
-    Targets,
-    add_delete,
-    add_list,
-    add_show,
-    create_each,
-    modify_each,
-)
+from lochness.cli.collection import Specs, Targets, add_delete, add_list, add_show, create_each, modify_each
 from lochness.cli.command import command, noun
 from lochness.cli.output import Column, plain
 from lochness.cli.session import Kind, Session, name_of
@@ -33,19 +25,14 @@ COLUMNS = [
 ]
 
 
-SourceOption = Annotated[
-    str | None,
-    typer.Option("--source", help="URL: http, https or file.", show_default=False),
-]
+SourceOption = Annotated[str | None, typer.Option("--source", help="URL: http, https or file.", show_default=False)]
 Sha256Option = Annotated[str | None, typer.Option("--sha256", help="Its checksum.", show_default=False)]
 FormatOption = Annotated[str | None, typer.Option("--format", help="qcow2 or raw.", show_default=False)]
 SizeOption = Annotated[
-    int | None,
-    typer.Option("--size", metavar="BYTES", min=0, help="To be checked.", show_default=False),
+    int | None, typer.Option("--size", metavar="BYTES", min=0, help="To be checked.", show_default=False)
 ]
 KernelOption = Annotated[
-    str | None,
-    typer.Option("--kernel", help="URL of a kernel to boot directly.", show_default=False),
+    str | None, typer.Option("--kernel", help="URL of a kernel to boot directly.", show_default=False)
 ]
 
 add_list(app, Kind.IMAGE, COLUMNS)
@@ -128,9 +115,4 @@ def modify(
     )
 
 
-add_delete(
-    app,
-    Kind.IMAGE,
-    "Forget images. What hypervisors have of them stays there.",
-    "image delete debian12",
-)
+add_delete(app, Kind.IMAGE, "Forget images. What hypervisors have of them stays there.", "image delete debian12")

@@ -41,10 +41,7 @@ def columns(guest_names: dict[str, str]) -> list[Column]:
         Column("ID", lambda job: plain(job.get("id"))),
         Column("REQUEST", lambda job: plain(job.get("request") or job.get("action"))),
         Column("STEP", lambda job: plain(job.get("action"))),
-        Column(
-            "GUEST",
-            lambda job: guest_names.get(str(job.get("guest")), plain(job.get("guest"))),
-        ),
+        Column("GUEST", lambda job: guest_names.get(str(job.get("guest")), plain(job.get("guest")))),
         Column("STATUS", lambda job: plain(job.get("status"))),
         Column("TOOK", duration_text, is_number=True),
         Column("ERROR", lambda job: plain(job.get("error"))),
@@ -55,12 +52,10 @@ def columns(guest_names: dict[str, str]) -> list[Column]:
 def list_jobs(
     session: Session,
     guest: Annotated[
-        str | None,
-        typer.Option("--guest", metavar="ID|NAME", help="Only those of it.", show_default=False),
+        str | None, typer.Option("--guest", metavar="ID|NAME", help="Only those of it.", show_default=False)
     ] = None,
     status: Annotated[
-        str | None,
-        typer.Option("--status", help="Only new, working, done or error.", show_default=False),
+        str | None, typer.Option("--status", help="Only new, working, done or error.", show_default=False)
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many, the newest first.")] = 50,
 ) -> None:

@@ -2,23 +2,8 @@
 
 from __future__ import annotations
 
-from lochness.cli.arguments import (
-    IdOption,
-    MetadataOption,
-    NameOption,
-    Word,
-    Words,
-    new_record,
-)
-from lochness.cli.collection import (
-    Specs,
-    Targets,
-    add_delete,
-    add_list,
-    add_show,
-    create_each,
-    modify_each,
-)
+from lochness.cli.arguments import IdOption, MetadataOption, NameOption, Word, Words, new_record
+from lochness.cli.collection import Specs, Targets, add_delete, add_list, add_show, create_each, modify_each
 from lochness.cli.command import command, noun
 from lochness.cli.output import Column, plain, print_strings
 from lochness.cli.session import Kind, Session, name_of
@@ -43,11 +28,7 @@ add_show(
 
 @command(app, "create")
 def create(
-    session: Session,
-    specs: Specs = None,
-    id: IdOption = "",
-    name: NameOption = None,
-    metadata: MetadataOption = None,
+    session: Session, specs: Specs = None, id: IdOption = "", name: NameOption = None, metadata: MetadataOption = None
 ) -> None:
     """Make a network.
 
@@ -57,12 +38,7 @@ def create(
 
 
 @command(app, "modify")
-def modify(
-    session: Session,
-    networks: Targets,
-    name: NameOption = None,
-    metadata: MetadataOption = None,
-) -> None:
+def modify(session: Session, networks: Targets, name: NameOption = None, metadata: MetadataOption = None) -> None:
     """Change networks' metadata; what is not named stays, KEY= removes one.
 
     Example: lochness network modify lan --metadata owner=ops
@@ -70,12 +46,7 @@ def modify(
     modify_each(session, Kind.NETWORK, networks, name, metadata)
 
 
-add_delete(
-    app,
-    Kind.NETWORK,
-    "Remove networks. Refused while subnets are in one.",
-    "network delete lan",
-)
+add_delete(app, Kind.NETWORK, "Remove networks. Refused while subnets are in one.", "network delete lan")
 
 
 @command(app, "add-subnet")
@@ -85,10 +56,7 @@ def add_subnet(session: Session, network: Word, subnets: Words) -> None:
     Example: lochness network add-subnet lan lan-a
     """
     path = f"{session.path_of(Kind.NETWORK, network)}/subnets"
-    session.for_each(
-        subnets,
-        lambda word: session.client.link(path, session.id_of(Kind.SUBNET, word)),
-    )
+    session.for_each(subnets, lambda word: session.client.link(path, session.id_of(Kind.SUBNET, word)))
     if not session.failures:
         print_strings(session.client.strings(path), session.form)
 
@@ -100,9 +68,6 @@ def remove_subnet(session: Session, network: Word, subnets: Words) -> None:
     Example: lochness network remove-subnet lan lan-a
     """
     path = f"{session.path_of(Kind.NETWORK, network)}/subnets"
-    session.for_each(
-        subnets,
-        lambda word: session.client.unlink(path, session.id_of(Kind.SUBNET, word)),
-    )
+    session.for_each(subnets, lambda word: session.client.unlink(path, session.id_of(Kind.SUBNET, word)))
     if not session.failures:
         print_strings(session.client.strings(path), session.form)

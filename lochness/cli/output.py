@@ -44,13 +44,7 @@ def print_list(records: Sequence[JSONObject], columns: Sequence[Column], form: F
         print_records(records, form)
         return
     rows = [[shown(column.text(record)) for column in columns] for record in records]
-    _write(
-        table(
-            [column.title for column in columns],
-            rows,
-            [column.is_number for column in columns],
-        )
-    )
+    _write(table([column.title for column in columns], rows, [column.is_number for column in columns]))
 
 
 def print_records(records: Iterable[JSONObject], form: Format) -> None:
@@ -84,13 +78,7 @@ def print_mapping(mapping: dict[str, str], titles: tuple[str, str], form: Format
     elif form is Format.ID:
         _write([shown(key) for key in mapping])
     else:
-        _write(
-            table(
-                titles,
-                [[shown(key), shown(value)] for key, value in mapping.items()],
-                [False, False],
-            )
-        )
+        _write(table(titles, [[shown(key), shown(value)] for key, value in mapping.items()], [False, False]))
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]], is_number: Sequence[bool]) -> list[str]:

@@ -15,14 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, ParamSpec
 
-from lochness.cli.contexts import (
-    Connection,
-    Given,
-    config_file,
-    connection,
-    is_open_to_others,
-    read_contexts,
-)
+from lochness.cli.contexts import Connection, Given, config_file, connection, is_open_to_others, read_contexts
 from lochness.cli.exits import error_line, exit_status
 from lochness.cli.output import Format, shown
 from lochness.errors import LochnessError, NotFoundError, ValidationError
@@ -66,11 +59,7 @@ class Kind(StrEnum):
     @property
     def plural(self) -> str:
         """The word for several, in a sentence."""
-        words = {
-            "vlan": "VLANs",
-            "vlangroup": "VLAN groups",
-            "fwgroup": "firewall groups",
-        }
+        words = {"vlan": "VLANs", "vlangroup": "VLAN groups", "fwgroup": "firewall groups"}
         return words.get(self.value, f"{self.value}s")
 
 
@@ -101,10 +90,7 @@ class Session:
 
     def give(self, **given: str | None) -> None:
         """What stands behind the verb wins over what stands before the noun; None: it does not."""
-        self.given = dataclasses.replace(
-            self.given,
-            **{name: text for name, text in given.items() if text is not None},
-        )
+        self.given = dataclasses.replace(self.given, **{name: text for name, text in given.items() if text is not None})
 
     @property
     def client(self) -> ApiClient:
@@ -166,12 +152,7 @@ class Session:
         for word in expanded(words):
             self.attempt(action, word)
 
-    def attempt(
-        self,
-        action: Callable[Arguments, None],
-        *arguments: Arguments.args,
-        **named: Arguments.kwargs,
-    ) -> None:
+    def attempt(self, action: Callable[Arguments, None], *arguments: Arguments.args, **named: Arguments.kwargs) -> None:
         """Call `action`. Its failure is told and its exit status remembered, and the caller goes on with the next."""
         try:
             action(*arguments, **named)
@@ -187,10 +168,7 @@ def matching_id(kind: Kind, name: str, records: Iterable[JSONObject]) -> str:
         raise NotFoundError(kind, name)
     if len(found) > 1:
         ids = ", ".join(sorted(found)[:_MATCHES_SHOWN_MAX]) + (" ..." if len(found) > _MATCHES_SHOWN_MAX else "")
-        raise ValidationError(
-            f"the name {name!r} is ambiguous, {len(found)} {kind}s have it: {ids}",
-            field="id",
-        )
+        raise ValidationError(f"the name {name!r} is ambiguous, {len(found)} {kind}s have it: {ids}", field="id")
     return found[0]
 
 

@@ -6,21 +6,8 @@ from typing import Annotated
 
 import typer
 
-from lochness.cli.arguments import (
-    IdOption,
-    MetadataOption,
-    NameOption,
-    Word,
-    new_record,
-)
-from lochness.cli.collection import (
-    Specs,
-    Targets,
-    add_delete,
-    add_show,
-    create_each,
-    modify_each,
-)
+from lochness.cli.arguments import IdOption, MetadataOption, NameOption, Word, new_record
+from lochness.cli.collection import Specs, Targets, add_delete, add_show, create_each, modify_each
 from lochness.cli.command import command, noun
 from lochness.cli.output import Column, Format, plain, print_list, print_mapping
 from lochness.cli.session import Kind, Session, name_of
@@ -37,10 +24,7 @@ def columns(network_names: dict[str, str]) -> list[Column]:
         Column("START", lambda subnet: plain(subnet.get("start"))),
         Column("END", lambda subnet: plain(subnet.get("end"))),
         Column("GATEWAY", lambda subnet: plain(subnet.get("gateway"))),
-        Column(
-            "NETWORK",
-            lambda subnet: network_names.get(str(subnet.get("network")), plain(subnet.get("network"))),
-        ),
+        Column("NETWORK", lambda subnet: network_names.get(str(subnet.get("network")), plain(subnet.get("network")))),
     ]
 
 
@@ -57,26 +41,16 @@ def list_subnets(session: Session) -> None:
 
 add_show(app, Kind.SUBNET, "subnet show lan-a")
 
-CidrOption = Annotated[
-    str | None,
-    typer.Option("--cidr", help="The network, such as 10.0.0.0/24.", show_default=False),
-]
+CidrOption = Annotated[str | None, typer.Option("--cidr", help="The network, such as 10.0.0.0/24.", show_default=False)]
 StartOption = Annotated[
-    str | None,
-    typer.Option("--start", help="The first address a guest may get.", show_default=False),
+    str | None, typer.Option("--start", help="The first address a guest may get.", show_default=False)
 ]
 EndOption = Annotated[str | None, typer.Option("--end", help="The last one.", show_default=False)]
 GatewayOption = Annotated[
-    str | None,
-    typer.Option(
-        "--gateway",
-        help="What guests route by; never given to one.",
-        show_default=False,
-    ),
+    str | None, typer.Option("--gateway", help="What guests route by; never given to one.", show_default=False)
 ]
 NetworkOption = Annotated[
-    str | None,
-    typer.Option("--network", metavar="ID|NAME", help="The network it is in.", show_default=False),
+    str | None, typer.Option("--network", metavar="ID|NAME", help="The network it is in.", show_default=False)
 ]
 
 
@@ -97,16 +71,7 @@ def create(
 
     Example: lochness subnet create --name lan-a --cidr 10.0.0.0/24 --start 10.0.0.10 --end 10.0.0.99 --network lan
     """
-    given = new_record(
-        id,
-        name,
-        metadata,
-        network=network,
-        cidr=cidr,
-        start=start,
-        end=end,
-        gateway=gateway,
-    )
+    given = new_record(id, name, metadata, network=network, cidr=cidr, start=start, end=end, gateway=gateway)
     create_each(session, Kind.SUBNET, specs, given, needs=("cidr", "start", "end"))
 
 
@@ -126,13 +91,7 @@ def modify(
 
     Example: lochness subnet modify lan-a --end 10.0.0.199
     """
-    given = {
-        "cidr": cidr,
-        "start": start,
-        "end": end,
-        "gateway": gateway,
-        "network": network,
-    }
+    given = {"cidr": cidr, "start": start, "end": end, "gateway": gateway, "network": network}
     modify_each(session, Kind.SUBNET, subnets, name, metadata, **given)
 
 
@@ -146,9 +105,4 @@ def addresses(session: Session, subnet: Word) -> None:
     print_mapping(session.client.settings(path), ("ADDRESS", "GUEST"), session.form)
 
 
-add_delete(
-    app,
-    Kind.SUBNET,
-    "Remove subnets. Refused while guests have addresses of one.",
-    "subnet delete lan-a",
-)
+add_delete(app, Kind.SUBNET, "Remove subnets. Refused while guests have addresses of one.", "subnet delete lan-a")

@@ -26,29 +26,16 @@ _JOBS_LOOKED_AT: Final = 1000
 _ENTER: Final = "\x1b[?1049h\x1b[?25l"  # a screen of its own, without a cursor
 _LEAVE: Final = "\x1b[?25h\x1b[?1049l"
 
-_TITLES: Final = (
-    "NAME",
-    "ALIVE",
-    "MEMORY",
-    "DISK",
-    "CPU",
-    "GUESTS",
-    "NOT AS WANTED",
-    "ADDRESS",
-)
+_TITLES: Final = ("NAME", "ALIVE", "MEMORY", "DISK", "CPU", "GUESTS", "NOT AS WANTED", "ADDRESS")
 _IS_NUMBER: Final = (False, False, True, True, True, True, True, False)
 
 
 def top(
     session: Session,
     once: Annotated[
-        bool,
-        typer.Option("--once", help="One look, without a screen of its own.", show_default=False),
+        bool, typer.Option("--once", help="One look, without a screen of its own.", show_default=False)
     ] = False,
-    interval: Annotated[
-        float,
-        typer.Option("--interval", metavar="SECONDS", min=0.2, help="Between two looks."),
-    ] = 2.0,
+    interval: Annotated[float, typer.Option("--interval", metavar="SECONDS", min=0.2, help="Between two looks.")] = 2.0,
 ) -> None:
     """Show the hosts: alive, memory, disk and CPUs used of those there are, guests; and the jobs. Ctrl-C ends it.
 
@@ -98,23 +85,13 @@ def _cut(line: str, columns: int) -> str:
     return line
 
 
-def _read(
-    session: Session,
-) -> tuple[list[JSONObject], list[JSONObject], list[JSONObject]]:
+def _read(session: Session) -> tuple[list[JSONObject], list[JSONObject], list[JSONObject]]:
     client = session.client
-    return (
-        client.records("/hypervisors"),
-        client.records("/guests"),
-        client.records("/jobs", limit=_JOBS_LOOKED_AT),
-    )
+    return (client.records("/hypervisors"), client.records("/guests"), client.records("/jobs", limit=_JOBS_LOOKED_AT))
 
 
 def view(
-    hypervisors: Sequence[JSONObject],
-    guests: Sequence[JSONObject],
-    jobs: Sequence[JSONObject],
-    *,
-    now: datetime,
+    hypervisors: Sequence[JSONObject], guests: Sequence[JSONObject], jobs: Sequence[JSONObject], *, now: datetime
 ) -> list[str]:
     """The lines of the view. Pure."""
     alive = sum(bool(each.get("alive")) for each in hypervisors)
@@ -150,11 +127,7 @@ def _rows(hypervisors: Sequence[JSONObject], guests: Sequence[JSONObject]) -> li
         on[host] += 1
         not_as_wanted[host] += guest.get("power") not in (None, state_of(guest))
     rows: list[JSONObject] = [
-        {
-            **each,
-            "guests": on[str(each.get("id"))],
-            "not_as_wanted": not_as_wanted[str(each.get("id"))],
-        }
+        {**each, "guests": on[str(each.get("id"))], "not_as_wanted": not_as_wanted[str(each.get("id"))]}
         for each in hypervisors
     ]
     return sorted(rows, key=lambda row: (name_of(row) or "\uffff", identity_of(row)))
@@ -173,11 +146,7 @@ def alive_text(hypervisor: JSONObject, now: datetime) -> str:
 
 def span_text(span_s: float) -> str:
     """Seconds in the unit that reads best."""
-    for limit_s, unit_s, unit in (
-        (120, 1, "s"),
-        (7200, 60, "min"),
-        (172_800, 3600, "h"),
-    ):
+    for limit_s, unit_s, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
         if span_s < limit_s:
             return f"{max(0, int(span_s // unit_s))} {unit}"
     return f"{int(span_s // 86_400)} d"

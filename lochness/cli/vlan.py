@@ -7,15 +7,7 @@ from typing import Annotated
 import typer
 
 from lochness.cli.arguments import DescriptionOption, Word
-from lochness.cli.collection import (
-    Specs,
-    Targets,
-    add_delete,
-    add_list,
-    add_show,
-    create_each,
-    modify_each,
-)
+from lochness.cli.collection import Specs, Targets, add_delete, add_list, add_show, create_each, modify_each
 from lochness.cli.command import command, noun
 from lochness.cli.output import Column, plain, print_strings
 from lochness.cli.session import Kind, Session
@@ -67,12 +59,7 @@ def groups(
     vlan: Word,
     set_to: Annotated[
         str | None,
-        typer.Option(
-            "--set",
-            metavar="ID|NAME,...",
-            help="Be in exactly these; '' for none.",
-            show_default=False,
-        ),
+        typer.Option("--set", metavar="ID|NAME,...", help="Be in exactly these; '' for none.", show_default=False),
     ] = None,
 ) -> None:
     """Print the ids of a VLAN's groups, or put it into others.

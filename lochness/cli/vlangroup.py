@@ -6,23 +6,8 @@ from typing import Annotated
 
 import typer
 
-from lochness.cli.arguments import (
-    DescriptionOption,
-    IdOption,
-    MetadataOption,
-    NameOption,
-    Word,
-    new_record,
-)
-from lochness.cli.collection import (
-    Specs,
-    Targets,
-    add_delete,
-    add_list,
-    add_show,
-    create_each,
-    modify_each,
-)
+from lochness.cli.arguments import DescriptionOption, IdOption, MetadataOption, NameOption, Word, new_record
+from lochness.cli.collection import Specs, Targets, add_delete, add_list, add_show, create_each, modify_each
 from lochness.cli.command import command, noun
 from lochness.cli.output import Column, plain, print_strings
 from lochness.cli.session import Kind, Session, name_of
@@ -58,12 +43,7 @@ def create(
 
     Example: lochness vlangroup create --name office
     """
-    create_each(
-        session,
-        Kind.VLANGROUP,
-        specs,
-        new_record(id, name, metadata, description=description),
-    )
+    create_each(session, Kind.VLANGROUP, specs, new_record(id, name, metadata, description=description))
 
 
 @command(app, "modify")
@@ -87,12 +67,7 @@ def tags(
     vlangroup: Word,
     set_to: Annotated[
         str | None,
-        typer.Option(
-            "--set",
-            metavar="TAG,...",
-            help="Have exactly these; '' for none.",
-            show_default=False,
-        ),
+        typer.Option("--set", metavar="TAG,...", help="Have exactly these; '' for none.", show_default=False),
     ] = None,
 ) -> None:
     """Print the tags of a VLAN group, or give it others.
@@ -107,9 +82,4 @@ def tags(
     print_strings(session.client.set_list(path, wanted), session.form)
 
 
-add_delete(
-    app,
-    Kind.VLANGROUP,
-    "Remove VLAN groups; their tags stay.",
-    "vlangroup delete office",
-)
+add_delete(app, Kind.VLANGROUP, "Remove VLAN groups; their tags stay.", "vlangroup delete office")

@@ -136,3 +136,32 @@ def test_a_terminal_sees_a_live_line_that_goes_away(controller: FakeController):
     assert f"job {JOB_ID}: fetch" in text
     assert "done in " in text
     assert "Traceback" not in text
+
+
+def test_top_has_a_screen_of_its_own_and_ctrl_c_ends_it(controller: FakeController):
+    controller.add("hypervisors", "rack1-a", alive=True)
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*LOCHNESS, "top", "--interval", "0.2"],
+        env={**environment(controller), "TERM": "xterm"},
+        stdout=theirs,
+        stderr=theirs,
+        stdin=theirs,
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        deadline_s = time.monotonic() + 30
+        while seen.count(b"rack1-a") < 2 and time.monotonic() < deadline_s:
+            if select.select([ours], [], [], 0.05)[0]:
+                seen += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        while time.monotonic() < deadline_s:
+            try:
+                seen += os.read(ours, 65536)
+            except OSError:
+                break
+        assert process.wait(10) == 0
+    os.close(ours)
+    assert seen.startswith(b"\x1b[?1049h")
+    assert b"hypervisors: 1, 1 alive" in seen
+    assert seen.rstrip().endswith(b"\x1b[?1049l")

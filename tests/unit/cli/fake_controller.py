@@ -161,8 +161,11 @@ def serving(controller: FakeController, tls: ssl.SSLContext | None = None) -> It
 
 
 @contextmanager
-def answering(talk: Callable[[socket.socket], object]) -> Iterator[str]:
-    """A server that reads the head of a request and then does `talk` to each connection; yields its URL."""
+def answering(talk: Callable[[socket.socket], object], asked: list[bytes] | None = None) -> Iterator[str]:
+    """A server that reads the head of a request and then does `talk` to each connection; yields its URL.
+
+    The heads come into `asked`.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     connections: list[socket.socket] = []
 
@@ -174,7 +177,9 @@ def answering(talk: Callable[[socket.socket], object]) -> Iterator[str]:
                 return
             connections.append(connection)
             try:
-                connection.recv(65536)
+                head = connection.recv(65536)
+                if asked is not None:
+                    asked.append(head)
                 if talk(connection) is None:
                     connection.close()
             except OSError:

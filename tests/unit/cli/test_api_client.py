@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -132,3 +133,36 @@ def test_following_outlives_a_restart_of_the_controller():
     with answering(next_answer) as url, client_of(url) as client:
         assert [job["status"] for job in client.follow_job(JOB_ID, limit_s=20)] == ["working", "done"]
     assert answers == []
+
+
+def stream(*events: bytes) -> Callable[[socket.socket], None]:
+    """Answers with these events and hangs up."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    return lambda connection: connection.sendall(head + b"".join(events))
+
+
+def test_a_stream_of_events_that_breaks_goes_on_where_it_was():
+    told = [
+        stream(b'id: 5\nevent: ready\ndata: {"n":1}\n\n', b'id: 6\nevent: guest\ndata: {"n":2}\n\n', b"data: {"),
+        hang_up,
+        stream(b'id: 7\nevent: guest\ndata: {"n":3}\n\n'),
+    ]
+    asked: list[bytes] = []
+
+    def next_answer(connection: socket.socket) -> None:
+        told.pop(0)(connection)
+
+    with answering(next_answer, asked) as url, client_of(url) as client:
+        events = client.events(since=3, kinds="guest", is_following=True)
+        assert [next(events).data["n"] for _ in range(3)] == [1, 2, 3]
+        events.close()
+    assert [b"Last-Event-ID: 6" in request for request in asked] == [False, True, True]
+    assert all(request.startswith(b"GET /events?kind=guest&since=3 ") for request in asked)
+
+
+def test_a_stream_that_ends_is_told_to_who_does_not_follow():
+    with answering(stream(b'id: 5\nevent: ready\ndata: {"n":1}\n\n')) as url, client_of(url) as client:
+        events = client.events(since=3, kinds="", is_following=False)
+        assert next(events).name == "ready"
+        with pytest.raises(UnavailableError, match="ended the stream of events"):
+            next(events)
