@@ -20,6 +20,7 @@ from lochness.model.job import rfc3339
 from lochness.model.resources import Resources, ResourcesRecord
 from lochness.store.connect import open_store
 from lochness.store.protocol import Put, Store
+from lochness.tokens import create_token, delete_token, new_token
 from lochness_lab.browser import DESK, PHONE, Browser
 from lochness_lab.etcd import EtcdServer
 from tests.contract.api.running import Api, RunningController
@@ -288,3 +289,32 @@ def test_a_controller_that_is_away_is_told_and_nothing_is_missed(page, site):
     page.wait_for(row("guests", guest["id"]), "paused")
     page.wait_for("#events ol", "guest steady is paused")
     page.complaints()  # of connections refused
+
+
+def test_without_a_token_it_asks_for_one_and_a_refused_one_is_told(chromium, site):
+    guest = site.running("secret-1")
+    record, text = new_token("page", "read", datetime.now(UTC))
+    create_token(site.store, record)
+    guarded = RunningController(site.etcd_url, require_tokens=True)
+    try:
+        chromium.show_as(DESK)
+        chromium.open(guarded.url)
+        chromium.wait_for("#connection", "a token is needed")
+        assert chromium.run("return document.activeElement.id") == "token"
+        chromium.press("lnt_wrong", "ENTER")
+        chromium.wait_for("#connection", "token refused")
+        assert "secret-1" not in chromium.text("main")
+        chromium.press(text, "ENTER")
+        chromium.wait_for("#connection", "live")
+        chromium.wait_for(row("guests", guest["id"]), "secret-1", "running")
+        kept = chromium.run("return [JSON.stringify({...localStorage}), document.cookie, location.href]")
+        assert not any(text in each for each in kept)
+        delete_token(site.store, record.id)
+        chromium.click("#access summary")
+        chromium.click("#forget")
+        chromium.wait_for("#connection", "a token is needed")
+        assert chromium.run("return sessionStorage.length") == 0
+    finally:
+        guarded.stop()
+        site.clear()
+        chromium.complaints()  # of 401
