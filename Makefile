@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap venv check format test test-system demo lab bench packages wheel clean
+.PHONY: help bootstrap venv check format test test-system fuzz demo lab bench packages wheel clean
 
 BIN := .venv/bin
 PACKAGES := lochness lochness_node lochness_controller lochness_lab
@@ -37,6 +37,9 @@ test: bootstrap ## install what is missing and run every test, the real parts in
 test-system: packages ## tests on whole hosts that boot, installed from the packages: some minutes, needs root
 	@packaging/bootstrap.sh lab
 	$(BIN)/python -m pytest -m hosts tests/system/hosts $(ARGS)
+
+fuzz: bootstrap ## requests made up from the controller's OpenAPI document, many more than make test tries
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-300} $(BIN)/python -m pytest -q --timeout 0 tests/contract/api/test_any_request.py $(ARGS)
 
 demo: bootstrap ## install what is missing and show a guest running, on an etcd and a libvirtd of its own
 	@$(BIN)/python -m lochness_lab.demo $(ARGS)

@@ -26,10 +26,10 @@ ROUNDS: Final = 7
 PUTS_PER_TRANSACTION: Final = 120
 
 
-def fill(store: Store) -> None:
+def fill(store: Store, *, hypervisors: int = HYPERVISORS, guests: int = GUESTS) -> None:
     """Hypervisors with their resources, and guests bound to them."""
     total = Resources(memory=256_000, disk=4_000_000, cpu=128)
-    hosts = [new_id() for _ in range(HYPERVISORS)]
+    hosts = [new_id() for _ in range(hypervisors)]
     operations: list[Operation] = []
     for host in hosts:
         record = HypervisorRecord(id=host, metadata={"rack": "r1"}, ip="10.1.2.3", mac="02:00:00:00:00:01")
@@ -37,8 +37,8 @@ def fill(store: Store) -> None:
         resources = ResourcesRecord(total=total, available=total)
         operations.append(Put(keys.hypervisor_resources(host), resources.to_json()))
     flavor, network, subnet = new_id(), new_id(), new_id()
-    for number in range(GUESTS):
-        id, host = new_id(), hosts[number % HYPERVISORS]
+    for number in range(guests):
+        id, host = new_id(), hosts[number % hypervisors]
         guest = GuestRecord(
             id=id, metadata={"name": f"guest-{number}"}, type="kvm", flavor=flavor, hypervisor=host, network=network,
             subnet=subnet, mac=guest_mac(id), ip=f"10.2.{number >> 8 & 255}.{number & 255}", bridge="br0",

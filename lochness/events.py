@@ -87,7 +87,6 @@ AGENT_CERTIFICATE_UNUSABLE: Final = "agent.certificate_unusable"
 # controller
 API_REQUEST_FAILED: Final = "api.request_failed"
 API_MUTATION_ANSWERED: Final = "api.mutation_answered"
-API_RECORD_CHANGED: Final = "api.record_changed"
 JOB_STARTED: Final = "job.started"
 JOB_STEP_FINISHED: Final = "job.step_finished"
 JOB_FINISHED: Final = "job.finished"

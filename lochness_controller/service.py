@@ -41,6 +41,7 @@ from lochness_controller.api.door import KnownTokens
 from lochness_controller.api.jobs import JobNews
 from lochness_controller.api.mirror import Mirror
 from lochness_controller.api.placement import Policy
+from lochness_controller.api.room import Room
 from lochness_controller.liveness.shell import Liveness
 from lochness_controller.presence import Presence
 from lochness_controller.scheduler.shell import Scheduler
@@ -140,6 +141,7 @@ class Controller:
                 self._mirror,
                 self._changes,
                 tokens,
+                Room(view, jobs_max=settings.jobs_unfinished_max),
                 policy,
                 id=self.presence.id,
                 controllers_alive=self._workers_alive,

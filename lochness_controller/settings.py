@@ -34,6 +34,7 @@ DEFAULT_LISTEN: Final = "127.0.0.1:17000"
 _POSITIVE: Final = (
     "api_threads",
     "requests_max",
+    "jobs_unfinished_max",
     "jobs_running",
     "jobs_running_per_hypervisor",
     "fetch_limit_s",
@@ -56,7 +57,8 @@ class ControllerSettings(CommonSettings, kw_only=True):
 
     `listen` are HOST:PORT, all serving the same API; beyond loopback only with `tls_cert` and `tls_key` (PEM files) and
     besides `require_tokens` (clients send a token) or `tls_client_ca` (clients show a certificate of it), or with
-    `insecure`. At most `requests_max` requests are taken at a time, and `api_threads` of them worked on; `jobs_running`
+    `insecure`. With `jobs_unfinished_max` jobs that have not ended more are refused (429), deletes at twice as many.
+    At most `requests_max` requests are taken at a time, and `api_threads` of them worked on; `jobs_running`
     jobs are, of these `jobs_running_per_hypervisor` on one hypervisor. `fetch_limit_s`, `create_limit_s`,
     `delete_limit_s` and `action_limit_s` bound a job's step, from asking the agent to its answer; `undo_limit_s` the
     undoing of a create that failed, `force_limit_s` what a forced delete
@@ -78,6 +80,7 @@ class ControllerSettings(CommonSettings, kw_only=True):
     require_tokens: bool = False
     requests_max: int = 512
     api_threads: int = 32
+    jobs_unfinished_max: int = 50_000
     jobs_running: int = 1000
     jobs_running_per_hypervisor: int = 16
     line_limit_s: float = 1800.0

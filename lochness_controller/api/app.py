@@ -33,12 +33,15 @@ from lochness_controller.api.changes import Changes
 from lochness_controller.api.door import Door, KnownTokens
 from lochness_controller.api.edge import Edge
 from lochness_controller.api.follow import Listeners
+from lochness_controller.api.group_commit import GroupCommit
+from lochness_controller.api.guests import Creating
 from lochness_controller.api.jobs import JobNews
 from lochness_controller.api.mirror import Mirror
 from lochness_controller.api.placement import Policy
 from lochness_controller.api.preconditions import refuse_where_there_is_no_revision
 from lochness_controller.api.problems import answer_http_exception, answer_lochness_error, answer_unexpected
 from lochness_controller.api.repeats import Repeats
+from lochness_controller.api.room import Room
 
 BODY_MAX_BYTES: Final = 1 << 20
 
@@ -48,7 +51,8 @@ class Parts:
     """What the application needs of the controller.
 
     `news` wakes the requests that wait for jobs, `mirror` answers lists, `changes` is what clients follow, `id` is the
-    controller's, `controllers_alive` who is running, `tokens` who may come in, `policy` places.
+    controller's, `controllers_alive` who is running, `tokens` who may come in, `room`
+    whether there is room for more jobs, `policy` places.
     """
 
     context: Context
@@ -57,6 +61,7 @@ class Parts:
     mirror: Mirror
     changes: Changes
     tokens: KnownTokens
+    room: Room
     policy: Policy
     id: str
     controllers_alive: Callable[[], Collection[str]]
@@ -68,6 +73,7 @@ def build_app(parts: Parts) -> ASGIApp:
     """The application on the store of `parts.context`."""
     context, clock, news, mirror = parts.context, parts.clock, parts.news, parts.mirror
     listeners = Listeners(parts.changes)
+    creating = Creating(context, mirror, clock, parts.room, GroupCommit(context.store))
     app = Litestar(
         route_handlers=[
             hypervisors.router(),
@@ -91,6 +97,8 @@ def build_app(parts: Parts) -> ASGIApp:
             "mirror": Provide(lambda: mirror, sync_to_thread=False, use_cache=True),
             "listeners": Provide(lambda: listeners, sync_to_thread=False, use_cache=True),
             "policy": Provide(lambda: parts.policy, sync_to_thread=False, use_cache=True),
+            "room": Provide(lambda: parts.room, sync_to_thread=False, use_cache=True),
+            "made": Provide(lambda: creating, sync_to_thread=False, use_cache=True),
             "news": Provide(lambda: news, sync_to_thread=False, use_cache=True),
         },
         exception_handlers={

@@ -110,10 +110,8 @@ class Changes:
                 return None
             start = bisect_right(self._changes, revision, lo=self._begin, key=_revision)
             end = min(start + limit, len(self._changes))
-            while start < end < len(self._changes) and _revision(self._changes[end]) == _revision(
-                self._changes[end - 1]
-            ):
-                end += 1
+            if end > start:  # to the end of that revision
+                end = bisect_right(self._changes, _revision(self._changes[end - 1]), lo=end - 1, key=_revision)
             found = self._changes[start:end]
             return found, self._last if end == len(self._changes) else _revision(found[-1])
 

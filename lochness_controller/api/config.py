@@ -5,15 +5,12 @@ from __future__ import annotations
 from litestar import Router, get, patch
 from litestar.params import RawBody
 
-from lochness import events
 from lochness.context import Context
-from lochness.log import get_logger
 from lochness_controller.api.answers import JSONLine
 from lochness_controller.api.documents import answers, takes
 from lochness_controller.api.given import GivenContext
+from lochness_controller.api.noted import note
 from lochness_controller.api.records import decoded
-
-_log = get_logger("api")
 
 
 def router() -> Router:
@@ -32,7 +29,7 @@ def change(context: GivenContext, body: RawBody) -> JSONLine:
     """Set the settings in the body, "" unsets one; answers all."""
     changes = decoded(body, dict[str, str], "an object of strings")
     context.set_configs(changes)
-    _log.info(events.API_RECORD_CHANGED, action="changed", kind="Config", id=", ".join(sorted(changes)))
+    note(action="changed", kind="Config", id=", ".join(sorted(changes)))
     return JSONLine(_all(context))
 
 

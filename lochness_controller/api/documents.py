@@ -13,15 +13,18 @@ from typing import Any, Final, Literal
 import msgspec
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, Parameter, Reference, RequestBody, Schema
 
 from lochness.model.record import Record
+from lochness_controller.api.reference import ReferencePage
 
 CONFIG: Final = OpenAPIConfig(
     title="Loch Ness",
     version="1",
     description='The controller\'s API. Errors are {"message", "code", "reason", ...}.',
     path="/schema",
+    render_plugins=[JsonRenderPlugin(), ReferencePage()],
 )
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +34,7 @@ from lochness.model.token import TokenRecord
 from lochness.store.protocol import Key, Store, WatchBatch
 from lochness.tokens import parse_token
 from lochness_controller.api.answers import JOB_ID_HEADER, send_json
+from lochness_controller.api.noted import noting
 from lochness_controller.api.problems import problem, problem_of, status_of
 
 OPEN_PATHS: Final = ("/", "/healthz", "/readyz")
@@ -129,8 +131,13 @@ class Door:
             return
         state = scope.setdefault("state", {})
         state["who"], state["token"] = _ANONYMOUS, ""
-        if _changes_something(scope):
-            send = _Audit(scope, send).send
+        if not _changes_something(scope):
+            await self._let_in(scope, receive, send)
+            return
+        with noting() as noted:
+            await self._let_in(scope, receive, _Audit(scope, send, noted).send)
+
+    async def _let_in(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         try:
             refusal = await self._refusal(scope)
         except LochnessError as error:
@@ -179,9 +186,10 @@ class Door:
 class _Audit:
     """Says what became of a mutation, when its answer begins."""
 
-    def __init__(self, scope: HTTPScope, send: Send) -> None:
+    def __init__(self, scope: HTTPScope, send: Send, noted: Mapping[str, str]) -> None:
         self._scope = scope
         self._send = send
+        self._noted = noted
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -195,6 +203,7 @@ class _Audit:
                 method=self._scope["method"],
                 path=self._scope["path"],
                 status=message["status"],
+                **self._noted,
                 **({"job": job} if job else {}),
             )
         await self._send(message)

@@ -8,10 +8,13 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 from litestar import Router, delete, get, patch, post
+from litestar.concurrency import sync_to_thread
+from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, RawBody
 
 from lochness import keys
@@ -32,10 +35,20 @@ from lochness_controller.api.documents import answers, listing, takes
 from lochness_controller.api.edge import request_id_of
 from lochness_controller.api.fresh_ids import fresh_id, is_taken_over
 from lochness_controller.api.given import GivenClock, GivenContext, GivenMirror
+from lochness_controller.api.group_commit import GroupCommit
 from lochness_controller.api.lists import answer_list, parse_query
 from lochness_controller.api.mirror import Mirror
 from lochness_controller.api.preconditions import Precondition, etag
-from lochness_controller.api.records import CHANGE_ATTEMPTS_MAX, AnyRequest, apply, fill, known_fields, tell
+from lochness_controller.api.records import (
+    CHANGE_ATTEMPTS_MAX,
+    AnyRequest,
+    apply,
+    field_names,
+    fill,
+    known_fields,
+    tell,
+)
+from lochness_controller.api.room import Room
 from lochness_controller.api.shown import guest_fields
 
 #: What a guest should be from now on when an action is asked for.
@@ -50,8 +63,19 @@ POWER_AFTER: Final[dict[str, Power]] = {
     DELETE: "stopped",
 }
 
-_FIELDS: Final = frozenset({*(each.encode_name for each in msgspec.structs.fields(GuestRecord)), "power", "status"})
+_FIELDS: Final = field_names(GuestRecord) | {"power", "status"}
 _PLACE: Final = ("hypervisor", "subnet", "ip", "bridge")
+
+
+@dataclass(frozen=True, slots=True)
+class Creating:
+    """What a create needs, as one dependency: the framework makes a group of tasks for several, at 0.2 ms."""
+
+    context: Context
+    mirror: Mirror
+    clock: Clock
+    room: Room
+    group: GroupCommit
 
 
 def router() -> Router:
@@ -78,24 +102,24 @@ def show(mirror: GivenMirror, id: FromPath[str]) -> JSONLine:
     return JSONLine(shown, headers=etag(revision))
 
 
-@post("/", sync_to_thread=True, responses=answers(GuestRecord, 202, 404, 409), operation_class=takes(GuestRecord))
-def create(
-    context: GivenContext, mirror: GivenMirror, clock: GivenClock, request: AnyRequest, body: RawBody
-) -> JSONLine:
+@post("/", responses=answers(GuestRecord, 202, 404, 409, 429), operation_class=takes(GuestRecord))
+async def create(made: NamedDependency[Creating], request: AnyRequest, body: RawBody) -> JSONLine:
     """Create a guest: a job finds it a hypervisor, fetches its image there and starts it."""
     fields = {name: value for name, value in known_fields(GuestRecord, body).items() if name not in _PLACE}
-    guest = context.new_guest()
+    guest = made.context.new_guest()
     fill(guest, {"mac": "", **fields, "id": fields.get("id") or fresh_id("record")})
     guest.mac = guest.mac or guest_mac(guest.id)
     guest.validate()
-    if first := _accepted_before(context, mirror, guest):
+    if is_taken_over() and (first := await sync_to_thread(_accepted_before, made.context, made.mirror, guest)):
         return first
-    _require(context, guest, "flavor", "network")
-    job = _new_job(guest, SELECT_HYPERVISOR, "create", clock, request)
+    made.room.require()
+    job = _new_job(guest, SELECT_HYPERVISOR, "create", made.clock, request)
     try:
-        create_guest(guest, job).commit(context.store)
+        await made.group.commit(create_guest(guest, job))
     except ConflictError as error:
-        _require(context, guest, "flavor", "network")
+        for name, key in (("flavor", keys.flavor(guest.flavor)), ("network", keys.network(guest.network))):
+            if key in error.keys:
+                raise NotFoundError(name, getattr(guest, name), field=name) from error
         raise ConflictError(f"guest {guest.id} exists already", keys=error.keys, reason="already_exists") from error
     tell("created", guest)
     return accepted(guest_fields(guest, PowerRecord(), GuestStatus(), ALIVE), job.id)
@@ -137,19 +161,21 @@ def change(
     "/{id:str}",
     sync_to_thread=True,
     status_code=202,
-    responses=answers(GuestRecord, 202, 404, 412),
+    responses=answers(GuestRecord, 202, 404, 412, 429),
     has_revision=True,
 )
 def remove(
     context: GivenContext,
     mirror: GivenMirror,
     clock: GivenClock,
+    room: NamedDependency[Room],
     request: AnyRequest,
     id: FromPath[str],
     force: FromQuery[bool] = False,
 ) -> JSONLine:
     """Delete a guest with its disks and its address, from any state. With `force` also where no agent confirms it:
     for a guest on a hypervisor that is dead for good."""
+    room.require(is_delete=True)
     return _ask(context, mirror, clock, request, parse_id(id), DELETE, force=force)
 
 
@@ -157,13 +183,14 @@ def remove(
     "/{id:str}/{action:str}",
     sync_to_thread=True,
     status_code=202,
-    responses=answers(GuestRecord, 202, 404, 412),
+    responses=answers(GuestRecord, 202, 404, 412, 429),
     has_revision=True,
 )
 def act(
     context: GivenContext,
     mirror: GivenMirror,
     clock: GivenClock,
+    room: NamedDependency[Room],
     request: AnyRequest,
     id: FromPath[str],
     action: FromPath[str],
@@ -171,6 +198,7 @@ def act(
     """Ask for shutdown, reboot, restart, poweroff, start, suspend or resume."""
     if action not in GUEST_ACTIONS:
         raise NotFoundError("action", action, field="action")
+    room.require()
     return _ask(context, mirror, clock, request, parse_id(id), action)
 
 

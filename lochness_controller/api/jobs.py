@@ -19,24 +19,22 @@ from litestar.concurrency import sync_to_thread
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from lochness import events, keys
+from lochness import keys
 from lochness.context import Context
 from lochness.errors import NotFoundError, ValidationError
 from lochness.ids import parse_id
 from lochness.jobs import request_cancel
-from lochness.log import get_logger
 from lochness.model.job import JobRecord
 from lochness.store.protocol import Key, KeyValue, Prefix
 from lochness_controller.api.answers import JOB_ID_HEADER, JSONLine, array_of
 from lochness_controller.api.documents import answers
 from lochness_controller.api.given import GivenClock, GivenContext
+from lochness_controller.api.noted import note
 
 WAIT_MAX_S: Final = 60.0
 LIMIT_MAX: Final = 100_000
 #: A change that no watch told of is seen after this time.
 _LOOK_S: Final = 2.0
-
-_log = get_logger("api")
 
 
 class JobNews:
@@ -115,7 +113,7 @@ async def show(
 def cancel(context: GivenContext, clock: GivenClock, id: FromPath[str]) -> JSONLine:
     """Ask for the job's end before its time; answers the job, whose own end says what became of it."""
     job = request_cancel(context.store, parse_id(id), clock.now())
-    _log.info(events.API_RECORD_CHANGED, action="cancel asked for", kind="Job", id=job.id)
+    note(action="cancel asked for", kind="Job", id=job.id)
     return JSONLine(job.to_json(), status_code=202, headers={JOB_ID_HEADER: job.id})
 
 

@@ -9,6 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
@@ -18,18 +19,17 @@ from litestar import Request, Router, delete, get, patch, post
 from litestar.params import FromPath, RawBody
 from litestar.types import ControllerRouterHandler
 
-from lochness import events
 from lochness.context import Context
 from lochness.entities.stored import Stored
 from lochness.errors import ConflictError, ValidationError
 from lochness.ids import parse_id
-from lochness.log import get_logger
 from lochness.model.record import JSONObject, Record, decode_object
 from lochness_controller.api.answers import JSONLine
 from lochness_controller.api.documents import answers, listing, takes
 from lochness_controller.api.fresh_ids import fresh_id, is_taken_over
 from lochness_controller.api.given import GivenContext, GivenMirror
 from lochness_controller.api.lists import Listed, answer_list, parse_query
+from lochness_controller.api.noted import note
 from lochness_controller.api.picture import Picture
 from lochness_controller.api.preconditions import Precondition, etag
 
@@ -39,8 +39,6 @@ AnyRequest = Request[Any, Any, Any]
 
 Entity = TypeVar("Entity", bound=Any)
 Decoded = TypeVar("Decoded")
-
-_log = get_logger("api")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +70,14 @@ class Collection(Generic[Entity]):
 
 def known_fields(kind: type[Record], body: bytes) -> JSONObject:
     """The fields of `body`, a JSON object, that `kind` has. Raises ValidationError."""
-    names = {field.encode_name for field in msgspec.structs.fields(kind)}
+    names = field_names(kind)
     return {name: value for name, value in decode_object(body).items() if name in names}
+
+
+@functools.cache
+def field_names(kind: type[Record]) -> frozenset[str]:
+    """The JSON names of the record's fields. msgspec evaluates the annotations each time it is asked: 0.5 ms."""
+    return frozenset(field.encode_name for field in msgspec.structs.fields(kind))
 
 
 def apply(record: Any, changes: JSONObject) -> None:
@@ -132,16 +136,16 @@ def decoded(body: bytes, kind: type[Decoded], what: str) -> Decoded:
 
 
 def tell(action: str, record: Stored | Record) -> None:
-    """Log that an operator changed something."""
+    """Say in the request's entry in the journal that it has changed something."""
     id = record.identity if isinstance(record, Stored) else getattr(record, "id", "")
-    _log.info(events.API_RECORD_CHANGED, action=action, kind=type(record).__name__, id=id)
+    note(action=action, kind=type(record).__name__, id=id)
 
 
 def collection_router(collection: Collection[Any], *more: ControllerRouterHandler) -> Router:
     """The routes of a collection; `more` are handlers below its path."""
     kind = collection.record
 
-    fields = frozenset({each.encode_name for each in msgspec.structs.fields(kind)} | set(collection.more_fields))
+    fields = field_names(kind) | set(collection.more_fields)
 
     @get("/", sync_to_thread=True, responses=answers(list[kind]), operation_class=listing(fields))  # type: ignore[valid-type]  # described, not checked
     def list_all(context: GivenContext, mirror: GivenMirror, request: AnyRequest) -> JSONLine:
