@@ -39,6 +39,7 @@ allow_short_ttl = true
 refresh_s = 2.0
 [guestwatch]
 interval_s = 1.0
+starts_max = 1000
 [agent]
 listen = "127.0.0.1:0"
 state_dir = "{state}"
