@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap venv check format test test-system fuzz demo lab bench packages wheel clean
+.PHONY: help bootstrap venv check format test test-system fuzz demo lab bench soak packages wheel clean
 
 BIN := .venv/bin
 PACKAGES := lochness lochness_node lochness_controller lochness_lab
@@ -50,6 +50,10 @@ lab: packages ## three hypervisors and a management host that boot, and a first 
 
 bench-%: ## one goal: make bench-R1; QUICK=1 for a small run; ends with one line for machines
 	@$(BIN)/python -m "$$(ls bench/$$(tr A-Z a-z <<<'$*')_*.py | sed 's|/|.|; s|\.py$$||')"
+
+soak: bootstrap ## R7: two hours of guests that come and go, with a picture of memory and files; R7_MINUTES=10
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install -qq 'matplotlib>=3.8'
+	@$(BIN)/python -m bench.r7_soak
 
 bench: bootstrap ## every goal that can be measured, its last line into bench/results.md
 	@$(BIN)/python -m bench.all

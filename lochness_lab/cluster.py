@@ -70,6 +70,7 @@ class Cluster(ABC):
         self.parts: dict[str, Process] = {}
         self._tell = tell
         self._readiness: dict[str, Readiness] = {}
+        self._commands: dict[str, list[str]] = {}
 
     def __enter__(self) -> Self:
         self.start()
@@ -84,6 +85,11 @@ class Cluster(ABC):
     @abstractmethod
     def etcd(self) -> EtcdServer:
         """The store it stands on."""
+
+    @property
+    def etcd_urls(self) -> str:
+        """What the processes of the cluster are told: the URLs of etcd's members."""
+        return self.etcd.url
 
     def _image_sources(self) -> list[Path]:
         """Where the agent takes file:// images from."""
@@ -142,17 +148,29 @@ class Cluster(ABC):
         """All at once: each takes a second of processor time to start, most of it the same for all."""
         config = self._write_node_config()
         listen = self.server.removeprefix("http://")
-        commands = {"controller": [_CONTROLLER, "--etcd", self.etcd.url, "--listen", listen]}
+        commands = {"controller": [_CONTROLLER, "--etcd", self.etcd_urls, "--listen", listen]}
         commands |= {name: [self.node_module, name, "--config", str(config)] for name in self.daemons}
         for name, words in commands.items():
-            readiness = Readiness(self.directory / f"{name}.ready")
-            self._readiness[name] = readiness
-            self.parts[name] = self._start(self.python(*words), name, self.environment(readiness.environment))
+            self._commands[name] = words
+            self._start_service(name)
+
+    def _start_service(self, name: str) -> None:
+        readiness = Readiness(self.directory / f"{name}.ready")
+        self._readiness[name] = readiness
+        words = self.python(*self._commands[name])
+        self.parts[name] = self._start(words, name, self.environment(readiness.environment))
+
+    def restart(self, name: str) -> None:
+        """Stop a part by SIGTERM, start it again and wait for it. Raises UnavailableError or DeadlineError."""
+        self.parts[name].stop()
+        self._readiness[name].close()
+        self._start_service(name)
+        self._wait_for(name)
 
     def _write_node_config(self) -> Path:
         shared = {
             "id": self.hypervisor_id,
-            "etcd": self.etcd.url,
+            "etcd": self.etcd_urls,
             "libvirt": self.libvirt_uri,
             "guest_dir": str(self.guest_dir),
             "lock_dir": str(self.directory / "locks"),
@@ -224,10 +242,20 @@ class Cluster(ABC):
 
     def keys(self) -> dict[str, str]:
         """All keys of Loch Ness in the store, with their values."""
-        done = self._run([*self._enter(), *self.python("lochness_lab.keyspace", self.etcd.url)], CLI_LIMIT_S)
+        done = self._run([*self._enter(), *self.python("lochness_lab.keyspace", self.etcd_urls)], CLI_LIMIT_S)
         if done.returncode != 0:
             raise UnavailableError(f"the keys cannot be read: {done.stderr.strip()}")
         return {item["key"]: item["value"] for item in map(json.loads, done.stdout.splitlines())}
+
+    def etcd_status(self) -> dict[str, Any]:
+        """What etcd says of itself: `dbSizeInUse` in bytes, as text, and more. Raises UnavailableError."""
+        words = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], b'{}', timeout=5).read().decode())"
+        url = f"{self.etcd.url}/v3/maintenance/status"
+        done = self._run([*self._enter(), sys.executable, "-c", words, url], CLI_LIMIT_S)
+        if done.returncode != 0:
+            raise UnavailableError(f"etcd does not tell its status: {done.stderr.strip()}")
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
 
     def pings(self, address: str, limit_s: float = 5) -> bool:
         """Whether `address` answers a ping within `limit_s`."""

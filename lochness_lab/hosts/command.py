@@ -30,7 +30,10 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; answers its exit status."""
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    ours, operators = _divided(words)
+    options = _parser().parse_args(ours)
+    options.operators = operators
     started_s = time.monotonic()
 
     def tell(text: str) -> None:
@@ -52,6 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("lochness-lab: interrupted", file=sys.stderr)
         return 130
     return status
+
+
+def _divided(words: list[str]) -> tuple[list[str], list[str]]:
+    """Our own words, up to the command `lochness`, and the operator's: argparse would take their options for ours."""
+    at = 0
+    while at < len(words) and words[at].startswith("-"):
+        at += 2 if words[at] in ("-d", "--directory", "--dist") else 1
+    return (words[: at + 1], words[at + 1 :]) if words[at : at + 1] == ["lochness"] else (words, [])
 
 
 def _interruptible() -> None:
@@ -116,7 +127,7 @@ def _exec(lab: Laboratory, options: argparse.Namespace) -> int:
 
 def _lochness(lab: Laboratory, options: argparse.Namespace) -> int:
     columns = f"COLUMNS={os.get_terminal_size().columns}" if sys.stdout.isatty() else "COLUMNS=160"
-    return _hand_over([*lab.management.enter(ends_with_us=False), "env", columns, "lochness", *options.words])
+    return _hand_over([*lab.management.enter(ends_with_us=False), "env", columns, "lochness", *options.operators])
 
 
 def _log(lab: Laboratory, options: argparse.Namespace) -> int:
@@ -207,8 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     inside = command("exec", _exec, "Run a command on a host.")
     inside.add_argument("host")
     inside.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND ...")
-    operator = command("lochness", _lochness, "Run the operator's command, lochness, on the management host.")
-    operator.add_argument("words", nargs=argparse.REMAINDER, metavar="WORDS ...")
+    command("lochness", _lochness, "Run the operator's command, lochness with what follows, on the management host.")
     log = command("log", _log, "A host's journal.")
     log.add_argument("host")
     log.add_argument("-u", "--unit", action="append", help="of these units [lochness*]")

@@ -23,7 +23,7 @@ from lochness.errors import ConfigurationError, DeadlineError, UnavailableError
 from lochness_lab.hosts.commands import reap, run, start
 from lochness_lab.hosts.plan import BRIDGE, HostPlan, files, units
 from lochness_lab.hosts.room import Room, began_at
-from lochness_lab.processes import DIE_WITH_PARENT, die_with_us, process_state
+from lochness_lab.processes import die_with_us, process_state
 from lochness_lab.waiting import wait_until
 
 BOOT_LIMIT_S: Final = 90.0
@@ -97,8 +97,8 @@ class Host:
         self._room.run(["systemctl", root, "mask", *unwanted])
         (inside / "etc/lab-host").write_text(f"{self.name}\n")
 
-    def start(self, *, ends_with_us: bool) -> None:
-        """Turn the power on and return at once. Raises ConfigurationError when it is on."""
+    def start(self) -> None:
+        """Turn the power on and return at once; it ends with the room. Raises ConfigurationError when it is on."""
         if self.is_on:
             raise ConfigurationError(f"{self.name} is on already")
         self._room.script(_WIRE, self.name, self.plan.address, self.plan.mac, BRIDGE, SWITCH)
@@ -118,8 +118,7 @@ class Host:
             *("--capability=all", "--console=pipe", "--resolv-conf=off", "--timezone=off", "--bind=/dev/net/tun"),
             *(f"--bind-ro={self._shared}:/var/lib/lochness/images", "systemd.show_status=0"),
         ]
-        lasting = [*die_with_us(), *self._room.enter(ends_with_us=False), *DIE_WITH_PARENT]
-        enter = lasting if ends_with_us else self._room.enter(ends_with_us=False)
+        enter = self._room.enter(ends_with_us=False)
         nsenter = start(
             [*enter, "sh", "-e", "-c", _BOOT, "boot", f"{self._room.group}/{self.name}", *nspawn], self._file("console")
         )
@@ -148,6 +147,12 @@ class Host:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(leader, signal.SIGKILL)
         self._wait_until_off()
+
+    def remove(self) -> None:
+        """Cut its power and throw its disk away. Fine when it never was."""
+        self.cut_power()
+        disk = self._room.directory / "hosts" / self.name
+        self._room.script('umount "$1/m" 2>/dev/null || true; rm -rf "$1"', disk)
 
     def shut_down(self, limit_s: float = OFF_LIMIT_S) -> None:
         """As by its power button. Off already is fine. Raises DeadlineError."""

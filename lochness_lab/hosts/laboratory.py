@@ -37,7 +37,7 @@ from lochness_lab.hosts.room import Room
 from lochness_lab.processes import require_program
 from lochness_lab.waiting import wait_until
 
-READY_LIMIT_S: Final = 120.0
+READY_LIMIT_S: Final = 240.0
 CLI_LIMIT_S: Final = 180.0
 IMAGES: Final = "/var/lib/lochness/images"
 FLAVOR, IMAGE, LAN, SUBNET = "tiny", "tiny-linux", "lab-net", "lab-subnet"
@@ -121,7 +121,7 @@ class Laboratory:
             self._load()
             for host in self.hosts:
                 host.furnish()
-                host.start(ends_with_us=ends_with_us)
+                host.start()
             self.wait_until_ready()
         except BaseException:
             self.down()
@@ -174,11 +174,11 @@ class Laboratory:
             raise ConfigurationError(f"there is no host {name!r}; there are {', '.join(self._hosts)}")
         return self._hosts[name]
 
-    def power_on(self, *names: str, ends_with_us: bool = False) -> None:
+    def power_on(self, *names: str) -> None:
         """Raises ConfigurationError, UnavailableError, DeadlineError."""
         hosts = [self.host(name) for name in names]
         for host in hosts:
-            host.start(ends_with_us=ends_with_us)
+            host.start()
         self.wait_until_ready(hosts)
 
     def cut(self, *names: str) -> None:

@@ -25,7 +25,13 @@ CONTROLLER_PORT: Final = 17000
 #: What a host of a laboratory has no use for.
 _UNWANTED: Final = (
     *("systemd-networkd.service", "systemd-resolved.service", "systemd-timesyncd.service", "apt-daily.timer"),
-    *("apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "libvirt-guests.service"),
+    *(
+        "apt-daily-upgrade.timer",
+        "dpkg-db-backup.timer",
+        "e2scrub_all.timer",
+        "e2scrub_reap.service",
+        "libvirt-guests.service",
+    ),
 )
 _IDS: Final = uuid.UUID("6f0f4a52-8d3c-4f0e-9d0a-2a5c9be40a77")
 
@@ -121,8 +127,8 @@ def _node(host: HostPlan, hosts: tuple[HostPlan, ...]) -> str:
     return (
         f'id = "{host.hypervisor_id}"\n'
         f'etcd = "{etcd_urls(hosts)}"\n'
-        # All hosts share one machine's memory: each keeps little for itself.
-        "[resources]\nreserve_memory_mb = 256\nreserve_disk_mb = 256\n"
+        # All hosts share one machine's memory and processors: each keeps little for itself.
+        "[resources]\nreserve_memory_mb = 256\nreserve_disk_mb = 256\ncpu_overcommit = 8.0\n"
         # The network is one of the laboratory's own.
         f'[agent]\nlisten = "{host.address}:8080"\ninsecure = true\n'
     )

@@ -27,7 +27,9 @@ def whole_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
     """The laboratory that LOCHNESS_LAB names, when one is up there (lochness-lab up --empty), else one of our own."""
     standing = os.environ.get("LOCHNESS_LAB")
     if standing and Laboratory(Path(standing)).is_up:
-        yield Laboratory(Path(standing))
+        lab = Laboratory(Path(standing))
+        recover(lab)
+        yield lab
         return
     lab = Laboratory(tmp_path_factory.mktemp("lab") / "d", dist=Path(__file__).parents[3] / "dist", tell=print)
     try:

@@ -10,7 +10,7 @@ from lochness_lab.hosts.laboratory import Laboratory
 from lochness_lab.waiting import wait_until
 from tests.system.hosts.world import measured, says
 
-pytestmark = [pytest.mark.hosts, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
 
 BOOT_LIMIT_S = 120
 #: Runs in every guest, and tells on its console which of the first addresses answer it.

@@ -18,13 +18,15 @@ RECOVERY_LIMIT_S = 120
 
 
 def recover(lab: Laboratory) -> None:
-    """Every host on, on the network, alive."""
+    """Every host on, on the network, open for guests, alive."""
     lab.heal()
     for host in lab.hosts:
         if not host.is_on:
-            host.start(ends_with_us=True)
+            host.start()
     lab.wait_until_ready()
     wait_until(lambda: all(alive(lab, host) for host in lab.hypervisors), limit_s=RECOVERY_LIMIT_S, what="all alive")
+    for host in lab.hypervisors:
+        lab.records("hv", "config", host.name, "cordoned=")
 
 
 @contextmanager
@@ -53,7 +55,7 @@ def state(lab: Laboratory, guest: str) -> str:
 
 def qemu_pids(host: Host) -> dict[str, int]:
     """The guests that run on a host, and the pids of their QEMUs there."""
-    listed = host.run("sh", "-c", "for f in /run/libvirt/qemu/*.pid; do echo $f $(cat $f); done", is_checked=False)
+    listed = host.run("sh", "-c", "for f in /run/libvirt/qemu/*-*.pid; do echo $f $(cat $f); done", is_checked=False)
     words = [line.split() for line in listed.stdout.splitlines()]
     return {Path(path).stem: int(pid) for path, pid in (pair for pair in words if len(pair) == 2)}
 
