@@ -19,6 +19,7 @@ from lochness.identity import GuestID
 from lochness.log import get_logger
 from lochness.model.record import Metadata
 from lochness_node.agent.guests import metadata, snapshots
+from lochness_node.agent.guests.console import ConsolePart, read_console
 from lochness_node.agent.guests.create import create_guest
 from lochness_node.agent.guests.decide_snapshots import Snapshot, requested_name
 from lochness_node.agent.guests.download import Download, stage_snapshot
@@ -117,6 +118,10 @@ class Agent:
     def metrics(self, guest_id: GuestID) -> Metrics:
         """The counters of the guest's own disks and interfaces. Raises NotFoundError."""
         return show_metrics(self._host, guest_id)
+
+    def console(self, guest_id: GuestID, *, since: int | None, limit_bytes: int) -> ConsolePart:
+        """What the guest wrote to its serial console. Raises NotFoundError, UnavailableError, DriverError."""
+        return read_console(self._host, guest_id, since=since, limit_bytes=limit_bytes)
 
     # ------------------------------------------------------------------------------------------------------ snapshots
 

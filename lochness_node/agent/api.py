@@ -22,6 +22,7 @@ from lochness_node.agent.asked import agent_of, parsed_guest_id, request_id_of
 from lochness_node.agent.document import JOBS_DEFAULT, JOBS_MAX, WAIT_MAX_S, openapi_document
 from lochness_node.agent.jobs.registry import JobRegistry
 from lochness_node.agent.replies import AnyRequest, Reply, error_reply, http_error, known_error, reply, unexpected_error
+from lochness_node.agent.routes_console import CONSOLE_ROUTES
 from lochness_node.agent.routes_metadata import METADATA_ROUTES
 from lochness_node.agent.routes_metrics import METRICS_ROUTES
 from lochness_node.agent.routes_snapshots import SNAPSHOT_ROUTES
@@ -177,5 +178,5 @@ def _parameter(request: AnyRequest, name: str, default: str) -> str:
 ROUTES: Final = (
     *(healthz, document, list_guests, create_guest, get_guest, guest_jobs, guest_job, act_on_guest),
     *(list_jobs, get_job, list_images, fetch_image, get_image, delete_image),
-    *(*METADATA_ROUTES, *METRICS_ROUTES, *SNAPSHOT_ROUTES),
+    *(*CONSOLE_ROUTES, *METADATA_ROUTES, *METRICS_ROUTES, *SNAPSHOT_ROUTES),
 )

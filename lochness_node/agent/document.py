@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from lochness_node.agent.guests.console import CONSOLE_BYTES, CONSOLE_BYTES_MAX
 from lochness_node.agent.wire import ACTIONS, AgentJob, Guest, Image, ImageRequest
 
 WAIT_MAX_S: Final = 60.0
@@ -66,6 +67,18 @@ _LIMIT: Final[Schema] = {
     "in": "query",
     "description": f"how many, newest first; more than {JOBS_MAX} are never answered",
     "schema": {"type": "integer", "minimum": 1, "default": JOBS_DEFAULT},
+}
+_SINCE: Final[Schema] = {
+    "name": "since",
+    "in": "query",
+    "description": "from this place on, in bytes, as X-Console-End named it; without it: the end",
+    "schema": {"type": "integer", "minimum": 0},
+}
+_LIMIT_BYTES: Final[Schema] = {
+    "name": "limit_bytes",
+    "in": "query",
+    "description": "how much",
+    "schema": {"type": "integer", "minimum": 1, "maximum": CONSOLE_BYTES_MAX, "default": CONSOLE_BYTES},
 }
 _WAIT: Final[Schema] = {
     "name": "wait_s",
@@ -122,6 +135,14 @@ OPERATIONS: Final = (
     _Operation("get", f"{_G}/metrics/cpu", "A guest's CPU time", _list(_COUNTERS)),
     _Operation("get", f"{_G}/metrics/disk", "The counters of a guest's disks", _COUNTERS),
     _Operation("get", f"{_G}/metrics/nic", "The counters of a guest's interfaces", _COUNTERS),
+    _Operation(
+        "get",
+        f"{_G}/console",
+        "What a guest wrote to its serial console; X-Console-End is the place behind it",
+        _TEXT,
+        query=(_SINCE, _LIMIT_BYTES),
+        media_type="text/plain",
+    ),
     *_snapshots(f"{_G}/snapshots", "a guest"),
     *_snapshots(f"{_G}/disks/{{disk}}/snapshots", "a disk"),
 )

@@ -12,16 +12,18 @@ out.
 
 from __future__ import annotations
 
+import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Final
 
 import libvirt
 
-from lochness.errors import ConflictError
+from lochness.errors import ConflictError, UnavailableError
 from lochness.identity import GuestID
 from lochness_node.driver.deadline_calls import StillWanted
-from lochness_node.driver.domain_xml import MACHINE, DomainDescription, domain_xml, parse_domain
+from lochness_node.driver.domain_xml import MACHINE, OWNER, DomainDescription, domain_xml, parse_domain
 from lochness_node.driver.held_snapshots import drop_snapshot, read_snapshots, take_snapshot
 from lochness_node.driver.libvirt_connection import LibvirtConnection, Session
 from lochness_node.driver.protocol import (
@@ -34,11 +36,14 @@ from lochness_node.driver.protocol import (
     DomainSpec,
     DomainState,
     EventCallback,
+    FilePart,
+    FileWindow,
     HeldSnapshot,
     HostFacts,
     Metrics,
     NicMetrics,
 )
+from lochness_node.driver.stored_files import read_stored
 
 DEFAULT_URI: Final = "qemu:///system"
 DEFAULT_CALL_TIMEOUT_S: Final = 10.0
@@ -82,6 +87,8 @@ class LibvirtDriver:
         self, uri: str = DEFAULT_URI, *, call_timeout_s: float = DEFAULT_CALL_TIMEOUT_S, read_only: bool = False
     ) -> None:
         self._connection = LibvirtConnection(uri, call_timeout_s=call_timeout_s, read_only=read_only)
+        self._call_timeout_s = call_timeout_s
+        self._reading = threading.Lock()
 
     def host(self) -> HostFacts:
         return self._connection.call("host facts", lambda session, _: _host(session))
@@ -171,6 +178,20 @@ class LibvirtDriver:
 
     def drop_snapshot(self, guest_id: GuestID, paths: Sequence[str], name: str) -> None:
         self._change_held(f"drop snapshot of {guest_id}", guest_id, lambda domain: drop_snapshot(domain, paths, name))
+
+    def read_file(self, guest_id: GuestID, path: str, window: FileWindow) -> FilePart:
+        pool = f"{OWNER}-reading-{guest_id}"
+        # libvirt takes one pool of a directory; and who reads does not take the places of those who change.
+        if not self._reading.acquire(timeout=self._call_timeout_s):
+            raise UnavailableError(f"cannot read {path}: others have been reading for {self._call_timeout_s:g} s")
+        try:
+            return self._connection.call(
+                f"read {path}",
+                lambda session, _: read_stored(session.handle, PurePath(path), pool, window),
+                guest_id=guest_id,
+            )
+        finally:
+            self._reading.release()
 
     def firmwares(self) -> frozenset[str]:
         return self._connection.call("read firmwares", lambda session, _: _firmwares(session))

@@ -237,6 +237,16 @@ class HeldSnapshot:
     created_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """What was read of a file, and where it began, in bytes."""
+
+    content: bytes
+    start: int
+
+
+#: Chooses, by a file's size, where to begin reading and how much, in bytes; never beyond its end.
+FileWindow = Callable[[int], tuple[int, int]]
 #: Told of a domain's event: its uuid (a guest id when the domain is ours), None with `EventKind.RESYNC`.
 EventCallback = Callable[[GuestID | None, EventKind], None]
 ConnectionCallback = Callable[[ConnectionState], None]
@@ -307,6 +317,10 @@ class Driver(Protocol):
 
     def drop_snapshot(self, guest_id: GuestID, paths: Sequence[str], name: str) -> None:
         """Delete the internal snapshot from these files of a running domain. Ends within SNAPSHOT_LIMIT_S."""
+        ...
+
+    def read_file(self, guest_id: GuestID, path: str, window: FileWindow) -> FilePart:
+        """Read a file of the guest's that belongs to libvirt alone. DriverError where libvirt cannot either."""
         ...
 
     def firmwares(self) -> frozenset[str]:

@@ -49,6 +49,9 @@ class AgentProcess:
             "image_source_dirs": [str(self.source_dir)],
             **settings,
         }
+        #: What runs the agent, before its arguments.
+        self.program: list[str | Path] = [sys.executable, "-m", "lochness_node.main"]
+        self.cwd: Path | None = None
         self.url = ""
         self.http = httpx.Client(timeout=90, trust_env=False)
         self._process: Process | None = None
@@ -85,10 +88,11 @@ class AgentProcess:
         config.write_text("\n".join(lines) + "\n")
         self._starts += 1
         self._process = Process.start(
-            [sys.executable, "-m", "lochness_node.main", "agent", "--config", config],
+            [*self.program, "agent", "--config", config],
             name="agent",
             log=self.directory / f"agent-{self._starts}.log",
             env=environment,
+            cwd=self.cwd,
         )
         return self._process
 
@@ -176,10 +180,10 @@ class AgentProcess:
         (self.source_dir / name).write_bytes(content)
         return f"file://{self.source_dir / name}"
 
-    def with_image(self, megabytes: int = 1) -> str:
-        """An image that is here; its id."""
+    def with_image(self, megabytes: int = 1, beginning: bytes = b"") -> str:
+        """An image that is here, zeros but for its `beginning`; its id."""
         id = new_id()
-        source = self.source(f"{id}.raw", bytes(megabytes << 20))
+        source = self.source(f"{id}.raw", beginning.ljust(megabytes << 20, b"\0"))
         self.done(self.post("/images", {"id": id, "type": "kvm", "source": source}))
         return id
 

@@ -18,11 +18,14 @@ from lochness.identity import new_id
 from lochness_lab.etcd import EtcdServer
 from lochness_lab.libvirtd import Libvirtd
 from lochness_lab.machine import Machine
+from lochness_lab.waiting import wait_until
 from tests.contract.agent.agent_process import JSON, AgentProcess, leased_agent
+from tests.contract.agent.boot_sector import boot_sector
 
 pytestmark = pytest.mark.timeout(120)
 
 BRIDGE = "wire0"
+SAID = "started from the disk"
 UNKNOWN = "/guests/94ea0ba1-5ec2-460e-9c2e-8269593cdad3"
 
 
@@ -44,8 +47,8 @@ def agent(
 
 @pytest.fixture(scope="module")
 def image(agent: AgentProcess) -> str:
-    """An image of 1 MB that is here."""
-    return agent.with_image()
+    """An image of 1 MB that is here. It boots, says a line on the serial console, and listens to no power button."""
+    return agent.with_image(beginning=boot_sector(SAID))
 
 
 @pytest.fixture
@@ -114,7 +117,16 @@ def test_a_netmask_is_hexadecimal_or_dotted(agent: AgentProcess, request_body: J
 
 def test_an_unknown_guest_is_404(agent: AgentProcess) -> None:
     """Everywhere, but for delete, which always works."""
-    for path in ("", "/metadata", "/metrics/cpu", "/metrics/disk", "/metrics/nic", "/snapshots", "/snapshots/s"):
+    for path in (
+        "",
+        "/metadata",
+        "/metrics/cpu",
+        "/metrics/disk",
+        "/metrics/nic",
+        "/console",
+        "/snapshots",
+        "/snapshots/s",
+    ):
         answer = agent.get(UNKNOWN + path)
         assert (answer.status_code, answer.json()["reason"]) == (404, "not_found"), path
     for action in ("shutdown", "reboot", "restart", "poweroff", "start", "suspend", "resume", "snapshots"):
@@ -289,6 +301,43 @@ def test_metrics_of_a_guest_that_is_off_are_zero(agent: AgentProcess, guest: str
     assert agent.get(f"{guest}/metrics/cpu").json() == [{"cpu_time": 0, "vcpu_time": 0}]
     assert {disk["read_ops"] for disk in agent.get(f"{guest}/metrics/disk").json().values()} == {0}
     assert {nic["rx_bytes"] for nic in agent.get(f"{guest}/metrics/nic").json().values()} == {0}
+
+
+# ------------------------------------------------------------------------------------------------------------ console
+
+
+def test_the_console_is_text_and_one_can_go_on_where_one_was(agent: AgentProcess, guest: str) -> None:
+    """Not in the original. On QEMU what the guest said since it was started; the test driver's guests say nothing."""
+    says = agent.settings["libvirt"] != "test:///default"
+    expected = SAID if says else ""
+    wait_until(lambda: expected in agent.get(f"{guest}/console").text, limit_s=60, what="line on the console")
+    answer = agent.get(f"{guest}/console")
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    end = int(answer.headers["X-Console-End"])
+    assert end == len(answer.content)
+    assert (end > 0) is says
+
+    nothing_new = agent.get(f"{guest}/console", since=str(end))
+    assert (nothing_new.text, nothing_new.headers["X-Console-End"]) == ("", str(end))
+    if says:
+        assert agent.get(f"{guest}/console", limit_bytes="9").text == "he disk\r\n"
+        assert agent.get(f"{guest}/console", since="2", limit_bytes="9").content == answer.content[2:11]
+
+    # It stays when the guest is off, and begins anew with the next start.
+    agent.done(agent.post(f"{guest}/poweroff"))
+    assert expected in agent.get(f"{guest}/console").text
+    agent.done(agent.post(f"{guest}/start"))
+    wait_until(lambda: expected in agent.get(f"{guest}/console").text, limit_s=60, what="line on the console")
+    assert agent.get(f"{guest}/console").text.count(SAID) == (1 if says else 0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("since", "-1"), ("since", "x"), ("limit_bytes", "0"), ("limit_bytes", "9" * 30)]
+)
+def test_a_place_that_is_none_is_400(agent: AgentProcess, field: str, value: str) -> None:
+    answer = agent.get(f"{UNKNOWN}/console", **{field: value})
+    assert (answer.status_code, answer.json()["field"]) == (400, field)
 
 
 # ---------------------------------------------------------------------------------------------------------- snapshots
