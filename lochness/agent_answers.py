@@ -22,6 +22,7 @@ from lochness.errors import (
 
 JOB_ID_HEADER: Final = "X-Guest-Job-ID"
 REQUEST_ID_HEADER: Final = "X-Request-ID"
+CONSOLE_END_HEADER: Final = "X-Console-End"
 
 #: What an agent's own words are cut to, in characters.
 WORDS_MAX: Final = 500
@@ -33,12 +34,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class AgentAnswer:
-    """What came over HTTP. `job_id` is the header X-Guest-Job-ID, "" without it; `url` is what was asked."""
+    """What came over HTTP. `job_id` is the header X-Guest-Job-ID, "" without it; `url` is what was asked.
+
+    `console_end` is the header X-Console-End, "" without it.
+    """
 
     status: int
     content: bytes
     job_id: str
     url: str
+    console_end: str = ""
 
 
 class AgentJob(msgspec.Struct, frozen=True):
@@ -62,6 +67,21 @@ class AgentJob(msgspec.Struct, frozen=True):
             message = self.Message or f"the agent's job {job_id} failed without a message"
             raise AgentJobError(message, agent_reason=self.Reason)
         return self.Status == "Complete"
+
+
+class GuestConsole(msgspec.Struct, frozen=True):
+    """Some of what a guest wrote to its serial console; `end` is the place behind it, in bytes."""
+
+    text: str
+    end: int
+
+
+def console_of(answer: AgentAnswer) -> GuestConsole:
+    """The console in an answer. Raises UnavailableError for anything else."""
+    end = answer.console_end
+    if not (end.isascii() and end.isdigit()):
+        raise UnavailableError(f"what listens at {answer.url} is no agent: it tells no {CONSOLE_END_HEADER}")
+    return GuestConsole(answer.content.decode(errors="replace"), int(end))
 
 
 def headers_of(body: object, request_id: str) -> dict[str, str]:

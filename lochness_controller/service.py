@@ -25,6 +25,7 @@ from typing import Final
 import uvicorn
 
 from lochness import events
+from lochness.agent_targets import AgentDefaults
 from lochness.candidate_plugins import load_candidate_functions
 from lochness.clock import Clock, SystemClock
 from lochness.context import Context
@@ -37,6 +38,7 @@ from lochness.store.protocol import Store
 from lochness.systemd_notify import SystemdNotifier
 from lochness_controller.api.app import Parts, build_app
 from lochness_controller.api.changes import Changes
+from lochness_controller.api.consoles import Consoles
 from lochness_controller.api.door import KnownTokens
 from lochness_controller.api.jobs import JobNews
 from lochness_controller.api.mirror import Mirror
@@ -131,6 +133,12 @@ class Controller:
         self._changes = Changes()
         self._mirror = Mirror(store)
         self._mirror.follow(self._changes.take, self._changes.begin_anew)
+        self._consoles = Consoles(
+            store,
+            AgentDefaults(settings.agent_port, settings.agent_access.scheme),
+            timeout_s=settings.agent_timeout_s,
+            access=settings.agent_access,
+        )
         tokens = KnownTokens(store)
         self._mirror.follow(tokens.take, tokens.forget)
         app = build_app(
@@ -143,6 +151,7 @@ class Controller:
                 tokens,
                 Room(view, jobs_max=settings.jobs_unfinished_max),
                 policy,
+                self._consoles,
                 id=self.presence.id,
                 controllers_alive=self._workers_alive,
                 is_token_required=settings.require_tokens,
@@ -183,6 +192,7 @@ class Controller:
         supervising = asyncio.create_task(self._supervise())
         await serving
         supervising.cancel()
+        await self._consoles.close()
         self._notifier.stopping(limit_s=0.1)
         self._stop_parts()
         _log.info(events.DAEMON_STOPPED)

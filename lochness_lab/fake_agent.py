@@ -77,6 +77,8 @@ class FakeAgent:
         self.tells_requests = tells_requests
         self.job_s = job_s
         self.answers_garbage = False
+        #: What guests have written to their consoles, by id; without an entry it is an agent that has none.
+        self.consoles: dict[str, bytes] = {}
         self._is_hanging = False
         self._state = _State()
         self._changed = threading.Condition()
@@ -355,6 +357,8 @@ class _Handler(BaseHTTPRequestHandler):
             case ["guests", id]:
                 guest = agent.guests.get(id)
                 self._answer(200, guest) if guest else self._unknown("guest", id)
+            case ["guests", id, "console"] if id in agent.consoles:
+                self._answer_console(agent.consoles[id], query)
             case ["guests", id, "jobs"]:
                 self._answer(200, [_shown(job) for job in agent.jobs_of(id)])
             case ["jobs", id]:
@@ -362,6 +366,17 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(200, _shown(job)) if job else self._unknown("job", id)
             case _:
                 self._unknown("path", self.path)
+
+    def _answer_console(self, written: bytes, query: dict[str, list[str]]) -> None:
+        limit = int(query["limit_bytes"][0])
+        start = int(query["since"][0]) if "since" in query else max(0, len(written) - limit)
+        content = written[start : start + limit]
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("X-Console-End", str(start + len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)

@@ -17,6 +17,7 @@ from lochness.errors import LochnessError
 from lochness_controller.api import (
     catalog,
     config,
+    consoles,
     documents,
     follow,
     guests,
@@ -30,6 +31,7 @@ from lochness_controller.api import (
     vlans,
 )
 from lochness_controller.api.changes import Changes
+from lochness_controller.api.consoles import Consoles
 from lochness_controller.api.door import Door, KnownTokens
 from lochness_controller.api.edge import Edge
 from lochness_controller.api.follow import Listeners
@@ -52,7 +54,7 @@ class Parts:
 
     `news` wakes the requests that wait for jobs, `mirror` answers lists, `changes` is what clients follow, `id` is the
     controller's, `controllers_alive` who is running, `tokens` who may come in, `room`
-    whether there is room for more jobs, `policy` places.
+    whether there is room for more jobs, `policy` places, `consoles` are the guests'.
     """
 
     context: Context
@@ -63,6 +65,7 @@ class Parts:
     tokens: KnownTokens
     room: Room
     policy: Policy
+    consoles: Consoles
     id: str
     controllers_alive: Callable[[], Collection[str]]
     is_token_required: bool
@@ -84,6 +87,7 @@ def build_app(parts: Parts) -> ASGIApp:
             *vlans.routers(),
             config.router(),
             tokens.router(),
+            consoles.console,
             follow.follow,
             placement.router(),
             page.router(),
@@ -99,6 +103,7 @@ def build_app(parts: Parts) -> ASGIApp:
             "policy": Provide(lambda: parts.policy, sync_to_thread=False, use_cache=True),
             "room": Provide(lambda: parts.room, sync_to_thread=False, use_cache=True),
             "made": Provide(lambda: creating, sync_to_thread=False, use_cache=True),
+            "consoles": Provide(lambda: parts.consoles, sync_to_thread=False, use_cache=True),
             "news": Provide(lambda: news, sync_to_thread=False, use_cache=True),
         },
         exception_handlers={

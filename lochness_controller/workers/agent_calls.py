@@ -18,11 +18,14 @@ from yarl import URL
 
 from lochness.agent_access import AgentAccess
 from lochness.agent_answers import (
+    CONSOLE_END_HEADER,
     JOB_ID_HEADER,
     AgentAnswer,
     AgentJob,
+    GuestConsole,
     checked,
     closed,
+    console_of,
     decoded,
     headers_of,
     is_gone,
@@ -80,6 +83,11 @@ class AgentCalls:
         path = f"/guests/{guest_id}/jobs?limit={_JOBS_LOOKED_AT}"
         return decoded(await self._send("GET", target, path), list[AgentJob])
 
+    async def console(self, target: AgentTarget, guest_id: str, since: int | None, limit_bytes: int) -> GuestConsole:
+        """The end of the guest's console, or what came since a place. HTTPCodeError 404 where it has none."""
+        query = f"limit_bytes={limit_bytes}" + (f"&since={since}" if since is not None else "")
+        return console_of(await self._send("GET", target, f"/guests/{guest_id}/console?{query}"))
+
     async def knows(self, target: AgentTarget, guest_id: str) -> bool:
         """Whether the agent has the guest."""
         try:
@@ -111,7 +119,8 @@ class AgentCalls:
                 method, url, data=content, headers=headers, timeout=timeout, allow_redirects=False
             ) as answer:
                 job_id = answer.headers.get(JOB_ID_HEADER, "")
-                came = AgentAnswer(answer.status, await answer.read(), job_id, str(url))
+                end = answer.headers.get(CONSOLE_END_HEADER, "")
+                came = AgentAnswer(answer.status, await answer.read(), job_id, str(url), end)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise unreached(what, error) from error
         except (ValueError, aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
