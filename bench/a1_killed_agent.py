@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,8 @@ from lochness_lab.machine import Machine
 from lochness_lab.waiting import wait_until
 from tests.contract.agent.agent_process import AgentProcess
 
+#: After so many kills it is looked whether everything is as it should be; and in the end.
+LOOK_EVERY: Final = 20
 CREATES: Final = 4
 DELETES: Final = 3
 #: The agent is killed at most so long after it was asked; a create takes a tenth of that.
@@ -59,14 +62,17 @@ class Found:
 class Campaign:
     """One agent, its guests and what it accepted."""
 
-    def __init__(self, agent: AgentProcess, libvirt: libvirt.virConnect, seed: int) -> None:
+    def __init__(
+        self, agent: AgentProcess, libvirt: libvirt.virConnect, seed: int, tell: Callable[[str], object]
+    ) -> None:
+        self._tell = tell
         self._agent = agent
         self._libvirt = libvirt
         self._dice = random.Random(seed)
         self._image = ""
         #: Every guest asked for, and the ids of its accepted jobs, oldest first.
         self._jobs: dict[str, list[str]] = {}
-        self._doubtful: set[str] = set()
+        self._counted: set[str] = set()
         self.found = Found()
 
     def run(self, kills: int) -> Found:
@@ -81,8 +87,10 @@ class Campaign:
             self.found.kills += 1
             self._agent.start()
             self.found.resumed += len(self._agent.logged("agent.job_resumed"))
-        self._look_at_jobs()
-        self._look_at_guests()
+            if self.found.kills % LOOK_EVERY == 0 or self.found.kills == kills:
+                self._look_at_jobs()
+                self._look_at_guests()
+                self._tell(f"{self.found.kills} kills, {self.found.jobs} jobs, {len(self.found.violations)} violations")
         self._remove_all()
         self.found.seconds = time.monotonic() - began_s
         return self.found
@@ -116,7 +124,6 @@ class Campaign:
             answer = self._agent.post(path, body)
         except httpx.HTTPError:
             self._jobs.setdefault(guest, [])
-            self._doubtful.add(guest)
             self.found.unanswered += 1
             return
         if answer.status_code != httpx.codes.ACCEPTED:
@@ -134,7 +141,8 @@ class Campaign:
             wait_until(all_ended, limit_s=END_LIMIT_S, what="end of every job")
         except Exception as error:
             self.found.violations.append(f"jobs have not ended: {error}")
-        for id in (id for ids in self._jobs.values() for id in ids):
+        for id in [id for ids in self._jobs.values() for id in ids if id not in self._counted]:
+            self._counted.add(id)
             answer = self._agent.get(f"/jobs/{id}")
             self.found.jobs += 1
             if answer.status_code != httpx.codes.OK:
@@ -181,8 +189,8 @@ class Campaign:
         return {path.name for path in self._agent.guest_dir.iterdir()}
 
 
-def run(directory: Path, kills: int, seed: int) -> Found:
-    """A campaign with its files below `directory`. Needs what `Libvirtd.available` says."""
+def run(directory: Path, kills: int, seed: int, tell: Callable[[str], object] = lambda _: None) -> Found:
+    """A campaign with its files below `directory`; `tell` hears how far it is. Needs what `Libvirtd.available` says."""
     with (
         EtcdServer(directory / "etcd") as etcd,
         Machine(directory / "machine", "host") as machine,
@@ -194,7 +202,7 @@ def run(directory: Path, kills: int, seed: int) -> Found:
         agent = AgentProcess(directory / "agent", etcd.url, libvirt=uri, jobs_kept=100_000)
         try:
             with closing(agent):
-                return Campaign(agent, held, seed).run(kills)
+                return Campaign(agent, held, seed, tell).run(kills)
         finally:
             held.close()
 
@@ -208,7 +216,7 @@ def main() -> None:
         f"A1: {kills} kills of an agent at random moments (seed {seed}), {CREATES} creates and {DELETES} deletes each"
     )
     with tempfile.TemporaryDirectory(prefix="lochness-a1-", dir="/var/tmp") as directory:
-        found = run(Path(directory), kills, seed)
+        found = run(Path(directory), kills, seed, lambda line: print(f"A1: {line}", flush=True))
     for violation in found.violations[:20]:
         print(f"A1: {violation}")
     ends = " ".join(f"{end}={count}" for end, count in sorted(found.ends.items()))

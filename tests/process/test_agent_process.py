@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lochness.identity import new_id
+from lochness.identity import GuestID, new_id
 from lochness_lab.etcd import EtcdServer
 from lochness_lab.waiting import wait_until
 from lochness_node.guest_lock import guest_lock
@@ -128,6 +128,27 @@ def test_a_fetch_that_was_killed_goes_on_after_the_next_start(agent: AgentProces
     assert agent.get(f"/jobs/{job}", wait_s="30").json()["Status"] == "Complete"
     assert agent.get(f"/images/{id}").json()["status"] == "complete"
     assert [path.name for path in agent.image_dir.iterdir()] == [id]
+
+
+@pytest.mark.timeout(180)
+def test_jobs_have_limits_running_waiting_and_kept(tmp_path: Path, etcd_server: EtcdServer) -> None:
+    """What is too much is refused with the numbers and does nothing; the oldest ended jobs are forgotten for good."""
+    with leased_agent(tmp_path / "agent", etcd_server.url, jobs_running=1, jobs_queued_max=2, jobs_kept=3) as agent:
+        held, *others = (GuestID(new_id()) for _ in range(3))
+        with guest_lock(agent.directory / "locks", held, timeout_s=5):
+            answers = [agent.post(f"/guests/{id}/delete") for id in (held, *others)]
+            refused = agent.post(f"/guests/{new_id()}/delete")
+            assert (refused.status_code, refused.json()["reason"]) == (503, "unavailable")
+            assert "3 jobs" in refused.json()["message"]
+            assert [job["Status"] for job in agent.get("/jobs").json()] == ["Queued", "Queued", "Running"]
+        ids = [agent.done(answer)["ID"] for answer in answers]
+        ids += [agent.done(agent.post(f"/guests/{new_id()}/delete"))["ID"] for _ in range(2)]
+        for _ in range(2):
+            assert [job["ID"] for job in agent.get("/jobs").json()] == ids[:1:-1]
+            assert agent.get(f"/jobs/{ids[0]}").status_code == 404
+            assert len(list((agent.directory / "state" / "jobs").iterdir())) == 3
+            agent.process.kill()
+            agent.start()
 
 
 def test_a_damaged_journal_entry_is_reported_and_stays(agent: AgentProcess) -> None:

@@ -100,7 +100,13 @@ class AgentProcess:
         """Start it and wait until it is healthy."""
         process = self.launch(environment)
         self.wait_until_listening()
-        process.wait_until(lambda: self.get("/healthz").status_code == 200, limit_s=START_LIMIT_S, what="healthy agent")
+        process.wait_until(self._is_healthy, limit_s=START_LIMIT_S, what="healthy agent")
+
+    def _is_healthy(self) -> bool:
+        try:
+            return self.get("/healthz").status_code == httpx.codes.OK
+        except httpx.TransportError:  # if it has ended, whoever waits says so, with the end of its log
+            return False
 
     def wait_until_listening(self) -> None:
         entry = self.process.wait_until(
