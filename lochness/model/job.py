@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 import msgspec
@@ -23,6 +24,7 @@ JOB_ACTIONS: Final = (SELECT_HYPERVISOR, FETCH, CREATE, DELETE, *GUEST_ACTIONS)
 UNSET_TIME: Final = "0001-01-01T00:00:00Z"
 
 
+@lru_cache(maxsize=64)  # one moment is written into many records
 def rfc3339(moment: datetime) -> str:
     """`moment` (UTC) as RFC 3339 with microseconds and a Z."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

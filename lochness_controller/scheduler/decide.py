@@ -18,8 +18,8 @@ from lochness.model.guest import GuestRecord
 from lochness.model.job import FETCH, SELECT_HYPERVISOR, JobRecord
 from lochness.placement.decide import Decision, Placement, Refused
 from lochness.placement.fleet import Fleet
-from lochness.store.protocol import MAX_TRANSACTION_OPS, Compare
-from lochness.transactions import Transaction, joined, place_guest, update_job
+from lochness.store.protocol import MAX_TRANSACTION_OPS, Compare, Operation
+from lochness.transactions import Transaction, place_guest, update_job
 from lochness_controller.workers.decide import KnownJob
 from lochness_controller.workers.transitions import failed, placed
 
@@ -82,24 +82,23 @@ def bundle(
 ) -> tuple[Bundle, list[Decided]]:
     """As many of `waiting` as one transaction holds, and the rest in order. Empty when all must wait."""
     parts: list[tuple[Decided, JobRecord]] = []
-    transactions: list[Transaction] = []
-    compares: set[Compare] = set()
-    operations = 0
+    compares: dict[Compare, None] = {}
+    operations: list[Operation] = []
     rest: list[Decided] = []
     for number, decided in enumerate(waiting):
         if any(name in under_way for name in claims_of(decided)):
             rest.append(decided)
             continue
         job, transaction = outcome(decided, fleet, worker=worker, now=now)
-        more = compares.union(transaction.compares)
-        if max(len(more), operations + len(transaction.operations)) > MAX_TRANSACTION_OPS:
+        more = [compare for compare in transaction.compares if compare not in compares]
+        written = len(operations) + len(transaction.operations)
+        if max(len(compares) + len(more), written) > MAX_TRANSACTION_OPS:
             rest += waiting[number:]
             break
-        compares = more
-        operations += len(transaction.operations)
+        compares.update(dict.fromkeys(more))
+        operations += transaction.operations
         parts.append((decided, job))
-        transactions.append(transaction)
-    return Bundle(joined(transactions), tuple(parts)), rest
+    return Bundle(Transaction(tuple(compares), tuple(dict.fromkeys(operations))), tuple(parts)), rest
 
 
 def outcome(decided: Decided, fleet: Fleet, *, worker: str, now: datetime) -> tuple[JobRecord, Transaction]:

@@ -1,28 +1,29 @@
-"""What does the cluster look like now? Kept in memory by watches, one of each kind of key, from full readings.
+"""What does the cluster look like now? Kept in memory by a watch, from full readings.
 
 Invariants:
 1. Everything is read and changed under `lock`; the fleet's own invariants hold between two holdings of it.
-2. `is_current` says that every kind was read and no watch is known to be broken; then the fleet lags by milliseconds.
-3. `reload` reads all kinds at one revision: what it shows is at most as old as the call.
+2. `is_current` says that all was read and the watch is not known to be broken; then the fleet lags by milliseconds.
+3. `reload` reads all at one revision: what it shows is at most as old as the call.
 
-Every RELIST_S, with jitter, each kind is read anew, whatever its watch said.
+Every RELIST_S, with jitter, all is read anew, whatever the watch said.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from functools import partial
 from typing import Final
 
 from lochness import events, keys
 from lochness.log import get_logger
 from lochness.placement.cluster import CLUSTER_SELECTORS
 from lochness.placement.fleet import Fleet
-from lochness.store.protocol import Key, Prefix, Reading, Selector, Store, WatchBatch
+from lochness.store.protocol import Change, Key, Prefix, Reading, Selector, Store, WatchBatch
 from lochness.store.watching import Watching
 
 RELIST_S: Final = 600.0
+#: How long a refusal waits for the watch to bring what came before its job.
+CATCH_UP_LIMIT_S: Final = 0.25
 
 _PATHS: Final = tuple(selector.prefix for selector in CLUSTER_SELECTORS)
 
@@ -35,44 +36,39 @@ class LiveCluster:
     def __init__(self, store: Store, *, relist_s: float = RELIST_S) -> None:
         self._store = store
         self.lock = threading.RLock()
+        self._arrived = threading.Condition(self.lock)
         self.fleet = Fleet()
-        self._seen = dict.fromkeys(_PATHS, 0)
-        self._watchings = [
-            Watching(
-                store,
-                path,
-                on_snapshot=partial(self._read, path),
-                on_batch=partial(self._take, path),
-                on_transition=_tell,
-                relist_s=relist_s,
-            )
-            for path in _PATHS
-        ]
+        self._seen = 0
+        self._watching = Watching(
+            store,
+            keys.ROOT,  # all of it: the job that asks for a guest's place tells how far the view has come, too
+            on_snapshot=self._read,
+            on_batch=self._take,
+            on_transition=_tell,
+            relist_s=relist_s,
+            selectors=CLUSTER_SELECTORS,
+        )
 
     @property
     def is_current(self) -> bool:
-        return all(watching.is_current for watching in self._watchings)
+        return self._watching.is_current
 
-    def has_seen(self, revision: int) -> bool:
-        """Whether no change up to `revision` can be missing."""
-        with self.lock:
-            return min(self._seen.values()) >= revision
+    def has_seen(self, revision: int, *, limit_s: float = CATCH_UP_LIMIT_S) -> bool:
+        """Whether no change up to `revision` can be missing; waits so long for it."""
+        with self._arrived:
+            return self._arrived.wait_for(lambda: self._seen >= revision, limit_s if self.is_current else 0)
 
     def start(self) -> None:
-        for watching in self._watchings:
-            watching.start()
+        self._watching.start()
 
     def stop(self) -> None:
-        for watching in self._watchings:
-            watching.stop()
+        self._watching.stop()
 
     def reload(self) -> None:
         """Read everything anew, at one revision. Raises UnavailableError."""
         reading = self._store.read(*CLUSTER_SELECTORS)
         with self.lock:
-            for path, items in zip(_PATHS, reading.ranges, strict=True):
-                self._seen[path] = max(self._seen[path], reading.revision)
-                self.fleet.read(path, items, reading.revision)
+            self._take_over(reading)
 
     def reread(self, hypervisors: Iterable[str], addresses: Iterable[tuple[str, str]]) -> None:
         """Read these hypervisors and these (subnet, ip) anew, at one revision. Raises UnavailableError."""
@@ -88,21 +84,37 @@ class LiveCluster:
             for (subnet, ip), found in zip(pairs, reading.ranges[len(hosts) :], strict=True):
                 self.fleet.read_address(subnet, ip, found[0].mod_revision if found else 0)
 
-    def _read(self, path: str, reading: Reading) -> None:
+    def _take_over(self, reading: Reading) -> None:
+        self._seen = max(self._seen, reading.revision)
+        for path, items in zip(_PATHS, reading.ranges, strict=True):
+            self.fleet.read(path, items, reading.revision)
+        self._arrived.notify_all()
+
+    def _read(self, reading: Reading) -> None:
         with self.lock:
-            if reading.revision < self._seen[path]:
-                if self._store.read(Key(path)).revision >= self._seen[path]:
+            if reading.revision < self._seen:
+                if self._store.read(Key(keys.ROOT)).revision >= self._seen:
                     return  # `reload` was later, and the changes in between come by the watch
                 self.fleet.clear()  # the store was restored from a backup: nothing known of it holds
-                self._seen = dict.fromkeys(_PATHS, 0)
-            self._seen[path] = reading.revision
-            self.fleet.read(path, reading.ranges[0], reading.revision)
+                self._seen = 0
+            self._take_over(reading)
 
-    def _take(self, path: str, batch: WatchBatch) -> None:
+    def _take(self, batch: WatchBatch) -> None:
+        news: dict[str, list[Change]] = {path: [] for path in _PATHS}
         with self.lock:
-            news = [change for change in batch.changes if change.mod_revision > self._seen[path]]
-            self._seen[path] = max(self._seen[path], batch.revision)
-            self.fleet.take(path, news, batch.revision)
+            for change in batch.changes:
+                path = _path_of(change.key)
+                if path in news and change.mod_revision > self._seen:
+                    news[path].append(change)
+            self._seen = max(self._seen, batch.revision)
+            for path, changes in news.items():
+                self.fleet.take(path, changes, batch.revision)
+            self._arrived.notify_all()
+
+
+def _path_of(key: str) -> str:
+    """The prefix of its kind."""
+    return key[: key.find("/", len(keys.ROOT)) + 1]
 
 
 def _tell(event: str, fields: object) -> None:

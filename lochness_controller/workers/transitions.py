@@ -25,6 +25,10 @@ UNDO: Final = "undo"
 
 def claimed(job: JobRecord, worker: str, now: datetime) -> JobRecord:
     """`worker` works on it from now on; its step goes on where it was."""
+    return job.patched(_claim(job, worker, now))
+
+
+def _claim(job: JobRecord, worker: str, now: datetime) -> dict[str, Any]:
     changes: dict[str, Any] = {"worker": worker, "status": "working"}
     if job.worker not in ("", worker):
         changes["take_ups"] = job.take_ups + 1
@@ -32,7 +36,7 @@ def claimed(job: JobRecord, worker: str, now: datetime) -> JobRecord:
         changes["started_at"] = rfc3339(now)
     if not job.steps:
         changes["steps"] = [_step(job.action, now)]
-    return job.patched(changes)
+    return changes
 
 
 def accepted(job: JobRecord, remote: str) -> JobRecord:
@@ -50,8 +54,12 @@ def placed(
     job: JobRecord, hypervisor: str, action: str, worker: str, now: datetime, explanation: Mapping[str, Any]
 ) -> JobRecord:
     """Its guest got a place on `hypervisor`; `worker` goes on with `action`."""
-    begun = claimed(job, worker, now).patched({"hypervisor": hypervisor, "explanation": dict(explanation)})
-    return moved_on(begun, action, now, message=f"placed on hypervisor {hypervisor}")
+    claim = _claim(job, worker, now)
+    steps: list[dict[str, Any]] = claim.get("steps") or _told(job, "")
+    steps[-1]["message"] = f"placed on hypervisor {hypervisor}"
+    place = {"hypervisor": hypervisor, "explanation": dict(explanation)}
+    step = {"action": action, "remote": "", "take_ups": 0, "steps": [*steps, _step(action, now)]}
+    return job.patched({**claim, **place, **step})
 
 
 def undoing(job: JobRecord, error: str, reason: str, now: datetime) -> JobRecord:

@@ -26,6 +26,7 @@ from lochness.transactions import create_guest
 from lochness_controller.scheduler.shell import Scheduler
 from lochness_controller.workers.decide import KnownJob
 from lochness_controller.workers.view import JobsView
+from lochness_lab.waiting import wait_until
 
 FLAVOR, NETWORK, SUBNET = (f"00000000-0000-4000-8000-00000000000{number}" for number in range(3))
 
@@ -251,3 +252,24 @@ def put_into_rack(store, rack: str) -> None:
         if item.key.endswith("/metadata"):
             record = HypervisorRecord.from_json(item.value).patched({"metadata": {"rack": rack}})
             store.commit((), (Put(item.key, record.operator_part()),))
+
+
+def test_a_refusal_on_a_followed_cluster_has_the_tally_of_every_hypervisor():
+    store = make_store(hypervisors=3, room=1)
+    scheduler = scheduler_on(store)
+    scheduler.start()
+    try:
+        wait_until(lambda: scheduler.live.is_current, limit_s=20, what="view of the cluster")
+        scheduler.place(add_guests(store, 3))
+        (known,) = add_guests(store, 1)
+        assert scheduler.live.has_seen(known.create_revision, limit_s=20), "the job itself tells how far the view is"
+        scheduler.place([known])
+    finally:
+        scheduler.stop()
+    job = job_of(store, known)
+    assert (job.status, job.reason) == ("error", "no_candidate")
+    functions = {each["function"]: each for each in job.explanation["functions"]}
+    assert functions["candidate_has_resources"]["considered"] == 3
+    assert functions["candidate_has_resources"]["reasons"] == {"insufficient_memory": 3}
+    assert len(functions["candidate_has_resources"]["nearest"]) == 3
+    assert "insufficient_memory: wanted " in job.error
