@@ -46,6 +46,7 @@ ANSWER_BYTES_MAX: Final = 256 << 20
 """A list of 100,000 guests is about 60 MB."""
 
 JOB_HEADER: Final = "X-Guest-Job-ID"
+CONSOLE_END_HEADER: Final = "X-Console-End"
 JOB_POLL_S: Final = 0.2
 """Between two looks at a job when the controller answers at once instead of waiting."""
 JOB_WAIT_S: Final = 2
@@ -223,6 +224,15 @@ class ApiClient:
         if not job:
             raise UnexpectedAnswerError(f"{self.server} answered {method} {path} without the header {JOB_HEADER}")
         return Accepted(guest, job)
+
+    def console(self, guest_id: str, *, since: int | None = None, limit_bytes: int | None = None) -> tuple[str, int]:
+        """The end of a guest's serial console, or what came after the place `since`; and the place behind it."""
+        path = f"/guests/{guest_id}/console"
+        content, headers = self._answer("GET", path, query={"since": since, "limit_bytes": limit_bytes})
+        end = headers.get(CONSOLE_END_HEADER, "")
+        if not (end.isascii() and end.isdecimal()):
+            raise self._not_with("a console", content, f"GET {path}")
+        return content.decode(errors="replace"), int(end)
 
     def cancel_job(self, id: str) -> JSONObject:
         """Ask for a job's end before its time; the job as it is now."""

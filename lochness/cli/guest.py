@@ -6,6 +6,7 @@ done. What was accepted is printed with the job's id in the field "job".
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -18,13 +19,14 @@ from lochness.cli.arguments import (
     NameOption,
     TimeoutOption,
     WaitOption,
+    Word,
     Words,
     new_record,
 )
 from lochness.cli.collection import Specs, Targets, add_show, modify_each, records_of, resolved
 from lochness.cli.command import command, noun
 from lochness.cli.guest_requests import Request, carry_out
-from lochness.cli.output import Column, Format, plain, print_list, print_records, print_strings
+from lochness.cli.output import Column, Format, plain, print_list, print_records, print_strings, shown
 from lochness.cli.session import Kind, Session, name_of
 from lochness.errors import DeadlineError, LochnessError
 
@@ -238,3 +240,41 @@ def address(session: Session, ids: Words) -> None:
             print_records([{"id": guest.get("id"), "ip": guest["ip"]}], session.form)
 
     session.for_each(ids, show_one)
+
+
+@command(app, "console")
+def console(
+    session: Session,
+    guest: Word,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as it writes, until Ctrl-C.", show_default=False)
+    ] = False,
+    limit_bytes: Annotated[
+        int | None,
+        typer.Option(
+            "--bytes", metavar="N", min=1, max=1 << 20, help="So much of the end; 64 KiB without.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Print what a guest has written to its serial console since its last start.
+
+    What would control the terminal is printed as \\xNN; piped, everything is as the guest wrote it.
+
+    Example: lochness guest console web1
+    """
+    id = session.id_of(Kind.GUEST, guest)
+    text, end = session.client.console(id, limit_bytes=limit_bytes)
+    write_console(text)
+    while follow:
+        time.sleep(_LOOK_EVERY_S)
+        text, end = session.client.console(id, since=end)
+        write_console(text)
+
+
+def write_console(text: str) -> None:
+    """A piece of a console, harmless where a person sees it."""
+    if sys.stdout.isatty():
+        lines = text.replace("\r\n", "\n").split("\n")
+        text = "\n".join("\t".join(shown(part) for part in line.split("\t")) for line in lines)
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -36,8 +36,8 @@ fwgroup create; fwgroup list; fwgroup show; fwgroup modify
 vlangroup create; vlangroup list; vlangroup show; vlangroup modify
 vlan create; vlan list; vlan show; vlan modify; vlan groups; vlangroup tags
 token create; token list; token delete; config set; config list; config show; config delete; apply
-...; explain; capacity; guest create; guest list; guest show; guest wait; guest address; guest modify; hv guests
-guest suspend; guest resume; guest reboot; guest restart; guest shutdown; guest start; guest poweroff
+...; explain; capacity; guest create; guest list; guest show; guest wait; guest address; guest console; guest modify
+hv guests; guest suspend; guest resume; guest reboot; guest restart; guest shutdown; guest start; guest poweroff
 job list; job show; job wait; job cancel; events; top; hv cordon; hv uncordon; backup; restore; guest delete; fsck
 flavor delete; image delete; network remove-subnet; subnet delete; network delete
 fwgroup delete; vlangroup delete; vlan delete; hv modify; hv delete

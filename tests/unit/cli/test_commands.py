@@ -8,7 +8,7 @@ import sys
 import time
 
 from tests.unit.cli.conftest import Lochness
-from tests.unit.cli.fake_controller import JOB_ID, FakeController
+from tests.unit.cli.fake_controller import JOB_ID, FakeController, answering, http
 
 
 def lines_of(text: str) -> list[list[str]]:
@@ -286,3 +286,10 @@ def test_cordons_and_their_end(lochness: Lochness, controller: FakeController):
     assert controller.parts[f"{hv}/config"] == {"cordoned": "memory"}
     assert lochness("--server", controller.url, "hv", "uncordon", "rack1-a").status == 0
     assert controller.parts[f"{hv}/config"] == {}
+
+
+def test_a_console_is_printed_as_it_is_in_a_pipe(lochness: Lochness):
+    text = b"login: \xff\x1b[2J\r\n"
+    with answering(http(text, "200 OK\r\nX-Console-End: 8")) as url:
+        ended = lochness("--server", url, "guest", "console", JOB_ID)
+    assert (ended.status, ended.out, ended.err) == (0, text.decode(errors="replace"), "")
