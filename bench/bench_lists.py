@@ -27,7 +27,7 @@ PUTS_PER_TRANSACTION: Final = 120
 
 
 def fill(store: Store, *, hypervisors: int = HYPERVISORS, guests: int = GUESTS) -> None:
-    """Hypervisors with their resources, and guests bound to them."""
+    """Living hypervisors with their resources, and guests bound to them."""
     total = Resources(memory=256_000, disk=4_000_000, cpu=128)
     hosts = [new_id() for _ in range(hypervisors)]
     operations: list[Operation] = []
@@ -36,6 +36,7 @@ def fill(store: Store, *, hypervisors: int = HYPERVISORS, guests: int = GUESTS) 
         operations.append(Put(keys.hypervisor(host), record.operator_part()))
         resources = ResourcesRecord(total=total, available=total)
         operations.append(Put(keys.hypervisor_resources(host), resources.to_json()))
+        operations.append(Put(keys.hypervisor_heartbeat(host), b"{}"))  # alive: nobody is busy with lost hypervisors
     flavor, network, subnet = new_id(), new_id(), new_id()
     for number in range(guests):
         id, host = new_id(), hosts[number % hypervisors]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from lochness.identity import GuestID
-from lochness.store.protocol import Key
+from lochness.store.protocol import Key, Watch
 from lochness_lab.etcd import EtcdServer
 from lochness_lab.libvirtd import Libvirtd
 from lochness_lab.machine import Machine
@@ -91,18 +91,24 @@ def bench_node() -> Iterator[BenchNode]:
 
 
 def seconds_until(
-    cluster: Cluster, key: str, act: Callable[[], object], accept: Callable[[bytes], bool], limit_s: float = 60.0
+    cluster: Cluster,
+    watch: Watch,
+    key: str,
+    act: Callable[[], object],
+    accept: Callable[[bytes], bool],
+    limit_s: float = 60.0,
 ) -> float:
-    """From the beginning of `act` until a watcher of `key` has a value that `accept` takes."""
+    """From the beginning of `act` until `watch` tells of a value of `key` that `accept` takes.
+
+    `watch` has been open for a while: etcd looks after a new one that asks for what has been every 100 ms only.
+    """
     revision = cluster.store.read(Key(key)).revision
-    watch = cluster.store.watch(key, start_revision=revision + 1)
-    try:
-        began_s = time.monotonic()
-        act()
-        while time.monotonic() < began_s + limit_s:
-            batch = watch.next(1.0)
-            if batch and any(change.value is not None and accept(change.value) for change in batch.changes):
+    began_s = time.monotonic()
+    act()
+    while time.monotonic() < began_s + limit_s:
+        batch = watch.next(1.0)
+        for change in batch.changes if batch else ():
+            is_news = change.key == key and change.mod_revision > revision
+            if is_news and change.value is not None and accept(change.value):
                 return time.monotonic() - began_s
-    finally:
-        watch.close()
     raise SystemExit(f"nothing came to {key} within {limit_s:g} s")

@@ -17,6 +17,7 @@ from bench.node import bench_node, seconds_until
 from lochness import keys
 from lochness.model.guest import GuestStatus
 from lochness.model.resources import ResourcesRecord
+from lochness.store.protocol import Key
 from lochness_lab.waiting import wait_until
 
 GUESTS: Final = 50
@@ -29,6 +30,7 @@ def main() -> None:
     ends, bindings = [], []
     with bench_node() as node:
         cluster = node.cluster
+        watch = cluster.store.watch(keys.ROOT, start_revision=cluster.store.read(Key(keys.ROOT)).revision + 1)
         guests = node.add_guests(GUESTS, "stopped")  # on, though nobody wants it: so their end is final
         node.start("heartbeat", "resources", "guestwatch")
         wait_until(lambda: all(cluster.status(guest) for guest in guests), limit_s=60, what="every status")
@@ -39,6 +41,7 @@ def main() -> None:
             ends.append(
                 seconds_until(
                     cluster,
+                    watch,
                     key,
                     lambda guest=guest: node.driver.destroy(guest),  # type: ignore[misc]
                     lambda value: GuestStatus.from_json(value).state == "stopped",
@@ -49,6 +52,7 @@ def main() -> None:
             bindings.append(
                 seconds_until(
                     cluster,
+                    watch,
                     keys.hypervisor_resources(cluster.id),
                     lambda: cluster.bind("stopped", memory=1),
                     lambda value, count=count: ResourcesRecord.from_json(value).computed_from["guests"] == count,  # type: ignore[misc]
