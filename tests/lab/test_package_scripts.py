@@ -7,7 +7,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "packaging/deb/lochness-node.postrm"
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "packaging/deb"
+SCRIPT = SCRIPTS / "lochness-node.postrm"
 _PURGE = """
 mount -t tmpfs tmpfs /var/lib
 mkdir -p /var/lib/lochness/guests /var/lib/lochness/images /var/lib/lochness/cache /var/lib/lochness/agent
@@ -41,3 +44,29 @@ def test_a_purge_leaves_guests_with_the_images_below_their_disks(tmp_path: Path)
         "./lochness/guests",
         "./lochness/guests/disk.qcow2",
     ]
+
+
+_CONFIGURE = """
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd/system
+[ ! -e /usr/sbin/policy-rc.d ] || mount --bind /bin/true /usr/sbin/policy-rc.d  # some machines forbid all starts
+PATH=$1 sh "$2" configure $3
+"""
+
+
+@pytest.mark.parametrize("package", ["node", "controller"])
+@pytest.mark.parametrize(("before", "action"), [("", "start"), ("0.1.0", "try-restart")])
+def test_an_installation_waits_for_no_daemon(tmp_path: Path, package: str, before: str, action: str):
+    # The daemons are ready when etcd answers, and etcd may be what the same apt configures next.
+    told = tmp_path / "told"
+    for program in ("systemctl", "systemd-sysusers", "systemd-tmpfiles", "deb-systemd-helper", f"lochness-{package}"):
+        (tmp_path / program).write_text(f'#!/bin/sh\necho "{program} $*" >>{told}\n')
+        (tmp_path / program).chmod(0o755)
+    os.symlink(shutil.which("sh") or "sh", tmp_path / "sh")
+    own = ["unshare", "--map-root-user", "--mount"] if os.geteuid() else ["unshare", "--mount"]
+    script = SCRIPTS / f"lochness-{package}.postinst"
+    argv = [*own, "sh", "-ec", _CONFIGURE, "configure", str(tmp_path), str(script), before]
+    subprocess.run(argv, check=True, capture_output=True, text=True, timeout=30)
+    asked = [line for line in told.read_text().splitlines() if f" {action} " in line]
+    assert asked, told.read_text()
+    assert all(line.startswith("systemctl --quiet --system --no-block ") for line in asked)
