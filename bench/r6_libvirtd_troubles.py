@@ -75,8 +75,8 @@ def main() -> None:
         other = stack.enter_context(Cluster(etcd.url))
         beside = stack.enter_context(NodeProcess(directory, "heartbeat", *other.flags))
         (guest,) = node.add_guests(1, domain_type="qemu")
-        # A guest that falls again and again would be given up, which is right and not the question here.
-        node.start(*DAEMONS, config="[guestwatch]\nstarts_max = 1000\n")
+        # A guest that falls again and again is started ever later and then given up, which is right and not asked here.
+        node.start(*DAEMONS, config="[guestwatch]\nstarts_max = 1000\nbackoff_s = 1.0\nbackoff_max_s = 1.0\n")
         beside.wait_until_ready(120)
         node.cluster.wait_for_status(guest, "running", limit_s=60)
 
