@@ -159,7 +159,14 @@ def test_every_mutation_is_in_the_journal_with_who_and_from_where(guarded, first
         api.get("/networks", headers={"X-Request-ID": "trace-me-2"})
     with client(guarded) as stranger:
         stranger.delete("/networks/x", headers={"X-Request-ID": "trace-me-3"})
-    told = [line for line in capfd.readouterr().out.splitlines() if "api.mutation_answered" in line]
+    told: list[str] = []
+
+    def both_are_told() -> bool:
+        """The line is written after the answer has left, so the client can be here before it."""
+        told.extend(line for line in capfd.readouterr().out.splitlines() if "api.mutation_answered" in line)
+        return all(any(name in line for line in told) for name in ("trace-me-1", "trace-me-3"))
+
+    wait_until(both_are_told, limit_s=20, what="the journal's lines of two mutations")
     (made,) = [line for line in told if "trace-me-1" in line]
     for part in ("the first", "127.0.0.1", "POST", "/networks", "201", "created", "Network"):
         assert part in made, made
