@@ -30,6 +30,7 @@ from typing import Any, Final
 import httpx
 import libvirt
 
+from lochness.errors import LochnessError
 from lochness.identity import new_id
 from lochness_lab.etcd import EtcdServer
 from lochness_lab.libvirtd import Libvirtd
@@ -139,7 +140,7 @@ class Campaign:
 
         try:
             wait_until(all_ended, limit_s=END_LIMIT_S, what="end of every job")
-        except Exception as error:
+        except (LochnessError, httpx.HTTPError) as error:
             self.found.violations.append(f"jobs have not ended: {error}")
         for id in [id for ids in self._jobs.values() for id in ids if id not in self._counted]:
             self._counted.add(id)

@@ -79,6 +79,16 @@ class CandidateFilter:
         return [hypervisor for hypervisor in hypervisors if self.refusal(request, hypervisor) is None]
 
 
+def wanted_and_free(claim: Resources, hypervisor: HypervisorView) -> tuple[tuple[str, str, int, int], ...]:
+    """Each resource's name, unit, what a guest with this claim takes of it (memory with QEMU's own), what is free."""
+    free = hypervisor.free
+    return (
+        ("memory", " MB", claim.memory + hypervisor.guest_overhead_mb, free.memory),
+        ("disk", " MB", claim.disk, free.disk),
+        ("cpu", "", claim.cpu, free.cpu),
+    )
+
+
 def candidate_filter(refusal: RefusalFunction) -> CandidateFilter:
     """Make a candidate function of one that says why a hypervisor cannot take the guest, or None when it can."""
     return CandidateFilter(refusal)
@@ -111,13 +121,7 @@ def candidate_has_subnet(request: GuestRequest, hypervisor: HypervisorView) -> R
 @candidate_filter
 def candidate_has_resources(request: GuestRequest, hypervisor: HypervisorView) -> Refusal | None:
     """Keeps hypervisors whose free memory, disk and CPUs hold the guest's flavor (memory with QEMU's own)."""
-    free = hypervisor.free
-    wanted_memory = request.claim.memory + hypervisor.guest_overhead_mb
-    for name, unit, wanted, had in (
-        ("memory", " MB", wanted_memory, free.memory),
-        ("disk", " MB", request.claim.disk, free.disk),
-        ("cpu", "", request.claim.cpu, free.cpu),
-    ):
+    for name, unit, wanted, had in wanted_and_free(request.claim, hypervisor):
         if wanted > had:
             reason = f"insufficient_{name}"
             return Refusal(reason, f"{reason}: wanted {wanted}{unit}, had {had}{unit}", (wanted - had) / wanted)

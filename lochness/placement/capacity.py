@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from lochness.model.guest import GuestRecord
 from lochness.model.resources import Resources
-from lochness.placement.candidates import CandidateFunction, GuestRequest
+from lochness.placement.candidates import CandidateFunction, GuestRequest, wanted_and_free
 from lochness.placement.cluster import ClusterView, HypervisorView
 from lochness.placement.decide import Refused, counted, request_for
 from lochness.placement.explain import Verdict, verdicts
@@ -136,13 +136,7 @@ def _first_shortage(judged: Sequence[Verdict]) -> str:
 
 def room_on(hypervisor: HypervisorView, claim: Resources) -> Room:
     """How many more guests with this claim the hypervisor's resources hold."""
-    free = hypervisor.free
-    wanted = (
-        ("memory", claim.memory + hypervisor.guest_overhead_mb, free.memory),
-        ("disk", claim.disk, free.disk),
-        ("cpu", claim.cpu, free.cpu),
-    )
-    counts = [(max(0, had) // each, name) for name, each, had in wanted if each]
+    counts = [(max(0, had) // each, name) for name, _, each, had in wanted_and_free(claim, hypervisor) if each]
     guests, limited_by = min(counts, key=lambda count: count[0], default=(0, "memory"))
     return Room(hypervisor, guests, limited_by)
 
