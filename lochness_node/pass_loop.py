@@ -30,6 +30,9 @@ from lochness.metrics import DurationFigure, Durations, Figure
 
 JITTER: Final = 0.1
 FIRST_BACKOFF_S: Final = 0.5
+#: What is older than this share of an interval is due at the cadence's pass. Below 1, as that comes up to JITTER early,
+#: and twice that early after a late one.
+FRESH_SHARE: Final = 1 - 2 * JITTER
 
 
 class Waker:

@@ -7,7 +7,9 @@ Invariants:
 3. One guest's failure does not keep another from being looked after; a store that does not answer ends the pass, as it
    would end every action after it.
 4. A pass starts and stops guests for at most `STARTS_LIMIT_S`, then the next pass goes on.
-5. A start that is refused because this host holds no lease puts off all others as well, so that their order stays.
+5. A pass that libvirt's events woke looks at the domains they name; every other one, and at the latest the second of
+   the cadence after it, looks at all.
+6. A start that is refused because this host holds no lease puts off all others as well, so that their order stays.
 
 What makes it look: libvirt's events, the watch on this hypervisor's bindings, and the clock. The wishes
 (guests/ID/power) are not watched: that is a watch on guests/, and each of 1,000 hosts would hear of every change in the
@@ -39,6 +41,7 @@ from lochness.store.protocol import KeyExists, KeyUnchanged, Put, Store
 from lochness_node.binding_watch import BindingWatch
 from lochness_node.daemon import PassReport, Waker
 from lochness_node.driver.protocol import Domain, DomainState, Driver
+from lochness_node.driver.seen_domains import SeenDomains
 from lochness_node.fencing import LEASE_MISSING
 from lochness_node.guestwatch.decide import (
     Action,
@@ -63,6 +66,7 @@ from lochness_node.guestwatch.memory import (
 from lochness_node.guestwatch.policy import Policy
 from lochness_node.guestwatch.start import Busy, Failed, NotNeeded, Refused, Started, start_missed
 from lochness_node.guestwatch.stop import stop_stray
+from lochness_node.pass_loop import FRESH_SHARE
 from lochness_node.settings import GuestwatchSettings, reloaded
 
 STARTS_LIMIT_S: Final = 15.0
@@ -105,8 +109,7 @@ class Guestwatch:
         self._has_observed = False
         self._is_blind = False
         self._has_no_lease = False  # a start of this pass was refused for it
-        driver.on_event(lambda _guest, _kind: self.waker.wake())
-        driver.on_connection(lambda _state: self.waker.wake())
+        self._seen = SeenDomains(driver, self._clock, self.waker.wake)
         self._watch = BindingWatch(store, settings.id, self.waker, self._log)
 
     @property
@@ -149,7 +152,8 @@ class Guestwatch:
     def _domains(self) -> tuple[Domain, ...] | None:
         """None when libvirt does not answer any more, which is said once. Raises its errors until it did once."""
         try:
-            domains = self._driver.domains()
+            is_named = self._seen.has_news
+            domains = self._seen.recent(FRESH_SHARE * self.interval_s) if is_named else self._seen.all()
         except (UnavailableError, DeadlineError, DriverError) as error:
             if not self._has_observed:
                 raise

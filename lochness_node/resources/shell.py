@@ -28,7 +28,8 @@ from lochness.store.protocol import Key, KeyExists, KeyValue, Prefix, Put, Store
 from lochness_node.binding_watch import BindingWatch
 from lochness_node.daemon import PassReport, Waker
 from lochness_node.driver.protocol import Domain, Driver
-from lochness_node.pass_loop import JITTER
+from lochness_node.driver.seen_domains import SeenDomains
+from lochness_node.pass_loop import FRESH_SHARE
 from lochness_node.registration import Registration
 from lochness_node.resources.facts import Sources, machine_sources
 from lochness_node.resources.unbound import unbound_use
@@ -38,8 +39,6 @@ from lochness_node.settings import ResourcesSettings, reloaded
 GUEST_DISK_DIR: Final = "guestDiskDir"
 #: How soon to ask again what could not be told: libvirt, or whether the hypervisor is registered.
 RETRY_LOOK_S: Final = 2.0
-#: Of refresh_s. Below 1, as the cadence comes up to JITTER early, and twice that early after a late one.
-_FRESH_SHARE: Final = 1 - 2 * JITTER
 
 
 class ResourcesDaemon:
@@ -61,17 +60,16 @@ class ResourcesDaemon:
         self._store = store
         self._driver = driver
         self._reread = reread or (lambda: settings)
-        self._sources = sources or machine_sources(driver.domains)
         self._clock = clock or SystemClock()
         self._log = get_logger(self.name)
         self.waker = Waker()
+        seen = SeenDomains(driver, self._clock, self.waker.wake)
+        self._sources = sources or machine_sources(lambda: seen.recent(FRESH_SHARE * self._settings.refresh_s))
         self._registration = Registration(settings.id, self._log)
         self._unbound: UnboundUse | None = None
         self._is_stale = False
         self._refused_dir = ""
         self._written_s: float | None = None
-        driver.on_event(lambda _guest, _kind: self.waker.wake())
-        driver.on_connection(lambda _state: self.waker.wake())
         self._watch = BindingWatch(store, settings.id, self.waker, self._log)
 
     @property
@@ -145,7 +143,7 @@ class ResourcesDaemon:
         now_s = self._clock.monotonic_s()
         left = record.available
         status = f"{left.memory} MB memory, {left.disk} MB disk, {left.cpu} CPUs available"
-        is_fresh = self._written_s is not None and now_s - self._written_s < _FRESH_SHARE * self._settings.refresh_s
+        is_fresh = self._written_s is not None and now_s - self._written_s < FRESH_SHARE * self._settings.refresh_s
         if written is not None and is_fresh and written.to_fields() == record.to_fields():
             return PassReport(status, figures=_figures(record))
         key = keys.hypervisor_resources(self._settings.id)

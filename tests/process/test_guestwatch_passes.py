@@ -19,7 +19,15 @@ from lochness.store.memory import MemoryStore
 from lochness.store.protocol import Delete, DeletePrefix, Key, Put
 from lochness_node.daemon import PassReport
 from lochness_node.driver.libvirt_driver import LibvirtDriver
-from lochness_node.driver.protocol import DiskSpec, Domain, DomainSpec, DomainState, Driver
+from lochness_node.driver.protocol import (
+    DiskSpec,
+    Domain,
+    DomainSpec,
+    DomainState,
+    Driver,
+    EventCallback,
+    EventKind,
+)
 from lochness_node.guestwatch.shell import Guestwatch
 from lochness_node.settings import GuestwatchSettings
 from tests.process.busy_store import BusyStore
@@ -29,16 +37,31 @@ URI = "test:///default"  # shared by all connections of this process
 
 
 class LeavingDriver:
-    """A driver whose libvirt can be away."""
+    """A driver whose libvirt can be away, and whose events come when the test says so. `looks` at all were made."""
 
     def __init__(self, driver: LibvirtDriver) -> None:
         self._driver = driver
         self.is_away = False
+        self.looks = 0
+        self._listeners: list[EventCallback] = []
 
     def domains(self) -> tuple[Domain, ...]:
         if self.is_away:
             raise UnavailableError("libvirt is away")
+        self.looks += 1
         return self._driver.domains()
+
+    def domain(self, guest_id: GuestID) -> Domain:
+        if self.is_away:
+            raise UnavailableError("libvirt is away")
+        return self._driver.domain(guest_id)
+
+    def on_event(self, callback: EventCallback) -> None:
+        self._listeners.append(callback)
+
+    def tell(self, guest_id: GuestID | None, kind: EventKind) -> None:
+        for listener in self._listeners:
+            listener(guest_id, kind)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._driver, name)
@@ -396,3 +419,60 @@ def test_an_emptied_or_older_store_stops_nothing(strict):
     for _ in range(4):
         strict.look(after_s=60)
     assert strict.state(id) is DomainState.RUNNING
+
+
+def test_an_event_makes_it_look_at_the_guest_it_names(world):
+    one, *others = [world.guest(power="stopped") for _ in range(4)]
+    world.look()
+    looks = world.driver.looks
+    for id in (one, others[0]):
+        world.libvirt.start(id)
+    world.driver.tell(one, EventKind.STARTED)
+    world.look()
+    assert (world.shown(one), world.shown(others[0])) == ("running", "stopped")
+    assert world.driver.looks == looks
+    world.look()  # nothing names a guest: it looks at all, and finds what no event told of
+    assert world.shown(others[0]) == "running"
+    assert world.driver.looks == looks + 1
+
+
+def test_with_events_all_the_time_it_still_looks_at_all(world):
+    one, other, *_ = [world.guest(power="stopped") for _ in range(4)]
+    world.look()
+    world.libvirt.start(other)
+    for _ in range(7):  # of 4 s each, in an interval of 30
+        world.driver.tell(one, EventKind.RESUMED)
+        world.look(after_s=4)
+    assert world.shown(other) == "running"
+
+
+def test_after_lost_events_it_looks_at_all(world):
+    one, other, *_ = [world.guest(power="stopped") for _ in range(4)]
+    world.look()
+    world.libvirt.start(other)
+    world.driver.tell(one, EventKind.RESUMED)
+    world.driver.tell(None, EventKind.RESYNC)
+    world.look()
+    assert world.shown(other) == "running"
+
+
+def test_a_named_guest_that_has_no_domain_any_more_is_missing(world):
+    one, *_ = [world.guest(power="stopped") for _ in range(4)]
+    world.look()
+    world.libvirt.undefine(one)
+    world.driver.tell(one, EventKind.UNDEFINED)
+    world.look()
+    assert world.shown(one) == "missing"
+
+
+def test_a_look_that_failed_is_made_again_at_all(world):
+    one, other, *_ = [world.guest(power="stopped") for _ in range(4)]
+    world.look()
+    world.libvirt.start(other)
+    world.driver.tell(one, EventKind.RESUMED)
+    world.driver.is_away = True
+    world.look()
+    world.driver.is_away = False
+    world.driver.tell(one, EventKind.RESUMED)
+    world.look()
+    assert world.shown(other) == "running"
