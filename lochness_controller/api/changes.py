@@ -63,6 +63,8 @@ class Changes:
         self._last = 0
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         self._is_closed = False
+        #: How often the store went back (emptied, restored): what was told before is not continued after it.
+        self.restores = 0
 
     @property
     def first(self) -> int:
@@ -95,6 +97,7 @@ class Changes:
     def begin_anew(self, revision: int) -> None:
         """Changes were missed: the window begins after `revision`."""
         with self._lock:
+            self.restores += revision < self._last
             self._changes.clear()
             self._begin = self._bytes = 0
             self._first = self._last = revision

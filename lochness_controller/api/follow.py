@@ -10,7 +10,9 @@ Invariants:
    once. When the store has forgotten them, the answer is 410: read the present, then follow anew.
 2. Only the last change of a revision carries the id: who is cut off in the middle of one is told all of it again.
 3. A stream that has nothing to tell says so every `KEEP_ALIVE_S`, with the revision it has come to.
-4. A slow client costs nothing but its own connection: it is read to from the window of `changes`, or, when it is slower
+4. When the store went back (emptied, restored from a backup) every stream ends, and is answered with 410 when it comes
+   again: what it has told is not so any more.
+5. A slow client costs nothing but its own connection: it is read to from the window of `changes`, or, when it is slower
    than that, from the store's history.
 
 Not guaranteed: that a stream lives on. At the controller's end it is closed; clients resume at another.
@@ -118,6 +120,7 @@ class _Feed:
         self._changes = listeners.changes
         self._kinds = kinds
         self._revision = revision
+        self._restores = self._changes.restores
         self._watch: Watch | None = None
         self._first: bytes = b""
 
@@ -159,6 +162,8 @@ class _Feed:
         deadline_s = asyncio.get_running_loop().time() + KEEP_ALIVE_S
         while (remaining_s := deadline_s - asyncio.get_running_loop().time()) > 0 and not self._changes.is_closed:
             news.clear()
+            if self._changes.restores != self._restores:
+                raise CompactedError("the store was restored from a backup", compact_revision=self._changes.first)
             chunk = await self._replayed() if self._watch is not None else self._from_window()
             if chunk:
                 return chunk

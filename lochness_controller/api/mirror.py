@@ -1,7 +1,8 @@
 """How do lists and streams know what the store holds? One watch of everything, told to whoever follows it.
 
 Invariants:
-1. `current` is at least as new as everything that was committed before it was called, by whomever.
+1. `current` is at least as new as everything that was committed before it was called, by whomever; and it is not newer
+   than the store: one that was emptied or restored is shown as it is, at once.
 2. Where the watch is behind for longer than `CATCH_UP_LIMIT_S` (it was lost, or others write to the same etcd all the
    time), the answer is read from the store.
 """
@@ -62,7 +63,10 @@ class Mirror:
 
     def current(self) -> Picture:
         """The picture of now. Raises UnavailableError."""
+        before = max(self._picture.revision, self._watching.revision)
         revision = self._store.read(Key(keys.ROOT)).revision
+        if revision < before:  # readings only ever go on: the store went back, and the watch has yet to notice
+            return _picture_of(self._store.read(*PICTURE_SELECTORS))
         deadline_s = time.monotonic() + CATCH_UP_LIMIT_S
         with self._arrived:
             while max(self._picture.revision, self._watching.revision) < revision:

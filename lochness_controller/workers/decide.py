@@ -86,10 +86,8 @@ class Line:
             self._consider(guest, self._leaders.get(guest, 0.0))
 
     def put(self, known: KnownJob, now_s: float) -> None:
-        """The job is as `known` says; an older state than what is known changes nothing."""
+        """The job is as `known` says."""
         job, before = known.job, self._jobs.get(known.job.id)
-        if before is not None and before.mod_revision > known.mod_revision:
-            return
         if job.is_finished:
             self.drop(job.id)
             return

@@ -158,6 +158,9 @@ class HeldJob:
             self.notice(found)
             is_saved_whole = is_saved and found.job.cancel_requested_at == job.cancel_requested_at
             return found.mod_revision if is_saved_whole or found.job.is_finished else None
+        if found.mod_revision < self._known.mod_revision:
+            self._view.put_back(found.job, found.mod_revision, found.create_revision)
+            raise JobLostError(f"job {job.id} is as it was before, the store was restored from a backup")
         self._view.learn(found.job, found.mod_revision, found.create_revision)
         raise JobLostError(f"job {job.id} was changed by another controller")
 

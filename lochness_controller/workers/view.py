@@ -1,8 +1,10 @@
 """What is known of all jobs, in memory, kept by a watch and by what this process wrote itself.
 
 Invariants:
-1. What is known of a job never goes back to an older revision.
+1. What is known of a job never goes back to an older revision, unless the store itself did (it was emptied, or restored
+   from a backup): then what the store says holds, and nothing that was known before.
 2. Whoever is told of a change can read it here already.
+3. What this process wrote is known before the watch brings it. What no reading confirms by the second one is forgotten.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ class JobsView:
         self._lock = threading.Lock()
         self._jobs: dict[str, KnownJob] = {}
         self._listeners: list[OnChange] = []
+        self._watched = 0  # up to which revision the watch has told
+        self._unconfirmed: dict[str, int] = {}  # jobs that were newer than the last reading -> their revision
         #: Whether a full reading was taken over; before that `jobs` knows too little to decide by.
         self.is_filled = False
 
@@ -48,8 +52,14 @@ class JobsView:
         """Take over a reading of all of lochness/jobs/."""
         fresh = {known.job.id: known for item in reading.ranges[0] if (known := _known(item))}
         with self._lock:
-            # What this process wrote after the reading is newer than the reading.
-            fresh |= {id: known for id, known in self._jobs.items() if known.mod_revision > reading.revision}
+            newer = {id: known for id, known in self._jobs.items() if known.mod_revision > reading.revision}
+            if reading.revision < self._watched:
+                newer = {}  # readings only ever go on: this store is not the one that was watched
+            # What this process wrote after the reading is newer than the reading; the next one has it.
+            newer = {id: known for id, known in newer.items() if self._unconfirmed.get(id) != known.mod_revision}
+            self._unconfirmed = {id: known.mod_revision for id, known in newer.items()}
+            self._watched = reading.revision
+            fresh |= newer
             changed = {id for id, known in fresh.items() if not known.job.is_finished or self._jobs.get(id) != known}
             changed |= self._jobs.keys() - fresh.keys()
             self._jobs = fresh
@@ -60,6 +70,7 @@ class JobsView:
     def take_batch(self, batch: WatchBatch) -> None:
         """Take over what a watch of lochness/jobs/ brought."""
         with self._lock:
+            self._watched = batch.revision
             for change in batch.changes:
                 if change.value is None:
                     id = keys.last_part(change.key)
@@ -75,6 +86,12 @@ class JobsView:
         """Take over what this process has just written or read."""
         with self._lock:
             self._put(KnownJob(job, mod_revision, create_revision))
+        self._tell((job.id,))
+
+    def put_back(self, job: JobRecord, mod_revision: int, create_revision: int) -> None:
+        """Take over what the store says of a job of which something newer was known: the store went back."""
+        with self._lock:
+            self._jobs[job.id] = KnownJob(job, mod_revision, create_revision)
         self._tell((job.id,))
 
     def forget(self, job_id: str, mod_revision: int) -> None:

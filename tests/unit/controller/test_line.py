@@ -74,10 +74,10 @@ def test_a_guest_that_rests_is_not_taken_before_it_is_woken():
     assert taken(line) == [1]
 
 
-def test_an_older_state_of_a_job_changes_nothing():
+def test_a_job_is_as_it_was_told_last_also_in_a_store_that_went_back():
     line = line_of(known(1, 1, worker=OTHER, status="working", revision=300))
     line.put(known(1, 1, revision=200), 1.0)
-    assert taken(line) == []
+    assert taken(line) == [1]
 
 
 def test_a_job_of_another_running_controller_holds_the_guests_later_jobs():

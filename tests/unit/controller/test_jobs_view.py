@@ -1,0 +1,52 @@
+"""What is known of jobs, when readings, the watch and this process's own writes come in any order."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from lochness import keys
+from lochness.ids import new_id
+from lochness.model.job import JobRecord
+from lochness.store.protocol import Change, KeyValue, Reading, WatchBatch
+from lochness_controller.workers.view import JobsView
+
+
+def job_of(status: Literal["new", "done"] = "new") -> JobRecord:
+    return JobRecord(id=new_id(), guest=new_id(), action="delete", status=status)
+
+
+def reading(revision: int, *items: tuple[JobRecord, int]) -> Reading:
+    return Reading(revision, (tuple(KeyValue(keys.job(job.id), job.to_json(), 1, at) for job, at in items),))
+
+
+def test_what_this_process_wrote_after_a_reading_is_kept_and_forgotten_when_the_next_reading_has_it_not():
+    view, told = JobsView(), list[str]()
+    view.on_change(told.extend)
+    view.take_snapshot(reading(10))
+    job = job_of()
+    view.learn(job, 12, 12)
+    view.take_snapshot(reading(11))  # was read before the write, and is handed over after it
+    known = view.known(job.id)
+    assert known is not None
+    assert known.mod_revision == 12
+    # The store went back between 11 and 12, unseen by the watch: a reading that has it not, twice, is the truth.
+    told.clear()
+    view.take_snapshot(reading(11))
+    assert view.jobs() == ()
+    assert told == [job.id]
+
+
+def test_a_store_that_went_back_is_believed_at_once():
+    view, told = JobsView(), list[str]()
+    gone, back, unchanged = job_of("done"), job_of("done"), job_of()
+    view.take_snapshot(reading(10, (unchanged, 3)))
+    changes = tuple(Change(keys.job(job.id), job.to_json(), 20 + at, 20) for at, job in enumerate((gone, back)))
+    view.take_batch(WatchBatch(30, changes))
+    view.on_change(told.extend)
+    before = back.patched({"status": "working"})
+    view.take_snapshot(reading(15, (unchanged, 3), (before, 14)))
+    assert {known.job.id: known.mod_revision for known in view.jobs()} == {unchanged.id: 3, back.id: 14}
+    assert set(told) == {gone.id, back.id, unchanged.id}
+    known = view.known(back.id)
+    assert known is not None
+    assert known.job.status == "working"
