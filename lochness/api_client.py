@@ -7,6 +7,8 @@ Invariants:
    NotAllowedError (nor does it let us), UnknownCallError (it is too old for that),
    UnexpectedAnswerError (what answered does not speak this API).
 3. Proxies of the environment are not asked: the controller is inside the cluster.
+4. A change whose answer was lost is asked for once more, with the same Idempotency-Key: it is done once, and the answer
+   is the first one's. A controller that restarts meanwhile is waited for, within the call's limit.
 
 Not guaranteed: that records have the fields of WIRE.md; a caller reads them with a default.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import ssl
 import time
+import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,6 +65,12 @@ _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _METHOD_NOT_ALLOWED: Final = 405
+
+
+KEY_HEADER: Final = "Idempotency-Key"
+REPEAT_AGAIN_S: Final = 0.5
+"""Between two attempts to reach a controller that has gone with a change's answer."""
+_GATEWAY_TIMEOUT: Final = 504
 
 
 EVENTS_SILENCE_MAX_S: Final = 45.0
@@ -194,13 +203,18 @@ class ApiClient:
         """GET one object."""
         return self._shaped(JSONObject, "an object", "GET", path, query=query)
 
+    def seen(self, path: str) -> tuple[JSONObject, str]:
+        """GET one object, and the tag of what it is now, "" from a controller that has none."""
+        answer, headers = self._answer("GET", path)
+        return self._converted(JSONObject, "an object", answer, f"GET {path}"), headers.get("ETag", "")
+
     def create(self, path: str, record: Mapping[str, Any]) -> JSONObject:
         """POST a new object to a collection and get it as stored."""
         return self._shaped(JSONObject, "an object", "POST", path, body=record)
 
-    def modify(self, path: str, changes: Mapping[str, Any]) -> JSONObject:
-        """PATCH an object: only the fields in `changes`."""
-        return self._shaped(JSONObject, "an object", "PATCH", path, body=changes)
+    def modify(self, path: str, changes: Mapping[str, Any], *, seen: str = "") -> JSONObject:
+        """PATCH an object: only the fields in `changes`. With the tag `seen`, only while it is as it was then."""
+        return self._shaped(JSONObject, "an object", "PATCH", path, body=changes, seen=seen)
 
     def delete(self, path: str) -> JSONObject:
         """DELETE an object and get what it was."""
@@ -312,8 +326,9 @@ class ApiClient:
         *,
         query: Mapping[str, str | int | None] | None = None,
         body: Mapping[str, Any] | Sequence[Any] | None = None,
+        seen: str = "",
     ) -> Shape:
-        answer, _ = self._answer(method, path, query=query, body=body)
+        answer, _ = self._answer(method, path, query=query, body=body, seen=seen)
         return self._converted(shape, words, answer, f"{method} {path}")
 
     def _converted(self, shape: type[Shape], words: str, answer: bytes, request: str) -> Shape:
@@ -335,15 +350,38 @@ class ApiClient:
         *,
         query: Mapping[str, str | int | None] | None = None,
         body: Mapping[str, Any] | Sequence[Any] | None = None,
+        seen: str = "",
     ) -> tuple[bytes, httpx.Headers]:
         """The body and headers of a success."""
-        request = f"{method} {path}"
         deadline_s = time.monotonic() + self.timeout_s
-        with self._opened(method, path, query=query, body=body, read_s=self.timeout_s) as response:
-            content = self._content(response, request, deadline_s)
-        if response.is_success:
-            return content, response.headers
-        raise self._refusal(response.status_code, content, request)
+        headers = {"If-Match": seen} if seen else {}
+        if method != "GET":
+            headers[KEY_HEADER] = str(uuid.uuid4())
+
+        def ask(left_s: float) -> tuple[bytes, httpx.Headers]:
+            with self._opened(method, path, query=query, body=body, headers=headers, read_s=left_s) as response:
+                content = self._content(response, f"{method} {path}", deadline_s)
+            if response.is_success:
+                return content, response.headers
+            raise self._refusal(response.status_code, content, f"{method} {path}")
+
+        try:
+            return ask(self.timeout_s)
+        except AmbiguousWriteError as error:
+            lost = error
+        except RefusedError as error:
+            if error.code != _GATEWAY_TIMEOUT or error.reason != AmbiguousWriteError.reason:
+                raise
+            lost = AmbiguousWriteError(f"{error.message}: look before repeating it")
+        while (left_s := deadline_s - time.monotonic()) > REPEAT_AGAIN_S:
+            try:
+                return ask(left_s)
+            except UnavailableError:
+                # It was not reached this time; what became of the first request is still not known.
+                time.sleep(min(REPEAT_AGAIN_S, max(0.0, deadline_s - time.monotonic())))
+            except AmbiguousWriteError:
+                break
+        raise lost
 
     @contextmanager
     def _opened(
@@ -365,7 +403,7 @@ class ApiClient:
                 params={name: str(value) for name, value in (query or {}).items() if value is not None},
                 content=msgspec.json.encode(body) if body is not None else None,
                 headers={**(headers or {}), **({"Content-Type": "application/json"} if body is not None else {})},
-                timeout=httpx.Timeout(read_s, connect=min(CONNECT_TIMEOUT_S, self.timeout_s)),
+                timeout=httpx.Timeout(read_s, connect=min(CONNECT_TIMEOUT_S, read_s)),
             ) as response:
                 yield response
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
@@ -421,13 +459,15 @@ def checked_server(text: str) -> str:
     try:
         parts = urlsplit(text.strip())
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        has_more = parts.username is not None or bool(parts.query or parts.fragment)
         httpx.URL(text.strip())
     except (ValueError, httpx.InvalidURL):
-        is_url = False
-    if any(letter.isspace() for letter in text.strip()):
-        is_url = False
-    if not is_url:
+        is_url = has_more = False
+    if not is_url or any(letter.isspace() for letter in text.strip()):
         raise ValidationError(f"the server must be a URL like {DEFAULT_SERVER}, got {text!r}", field="server")
+    if has_more:
+        # Not repeated: there may be a password in it.
+        raise ValidationError("the server's URL can have no user, password, query or fragment", field="server")
     return text.strip().rstrip("/")
 
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from lochness.cli.collection import modify_seen
 from lochness.cli.exits import FAILED
 from lochness.cli.output import Format, print_lines, print_records
-from lochness.cli.session import Kind, Session, say
-from lochness.errors import LochnessError, ValidationError
+from lochness.cli.session import Kind, Session, identity_of, say
+from lochness.cli.whole_files import read_whole
+from lochness.errors import LochnessError, NotFoundError, ValidationError
 
 if TYPE_CHECKING:
-    from lochness.cli.apply_plan import Change, Plan
+    from collections.abc import Mapping
+
+    from lochness.cli.apply_plan import Change, Observed, Plan
+    from lochness.model.record import JSONObject
+
+_FILE_BYTES_MAX: Final = 16 << 20
 
 
 def apply(
@@ -42,13 +49,17 @@ def apply(
     tags_of = _tags_of(session, wanted)
     try:
         plan = decide_changes(wanted, observed, tags_of, new_id)
-    except LochnessError as error:
+        tags, fresh = _seen(session, plan)
+        if fresh:
+            # What is shown and what is then asked for rests on the records that have these tags.
+            plan = decide_changes(wanted, _with(observed, fresh), tags_of, new_id)
+    except (ValidationError, NotFoundError) as error:
         error.message = f"{file}: {error.message}"
         raise
     if session.form is Format.TABLE:
         print_lines(difference(plan, named(observed, plan)))
     if plan.changes and not dry_run and (yes or _is_agreed(file, plan)):
-        _carry_out(session, plan)
+        _carry_out(session, plan, tags)
     elif session.form is not Format.TABLE:
         print_records([_record(change) for change in plan.changes], session.form)
 
@@ -56,11 +67,12 @@ def apply(
 def _read(file: Path) -> dict[str, Any]:
     import tomllib
 
+    content = read_whole(file, limit_bytes=_FILE_BYTES_MAX, field="file")
     try:
-        return tomllib.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
-    except OSError as error:
-        raise ValidationError(f"cannot read {file}: {error.strerror}", field="file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError as error:
+        raise ValidationError(f"{file} is not valid TOML: it is not UTF-8", field="file") from error
+    except tomllib.TOMLDecodeError as error:
         raise ValidationError(f"{file} is not valid TOML: {error}", field="file") from error
 
 
@@ -76,6 +88,19 @@ def _tags_of(session: Session, wanted: dict[str, Any]) -> dict[str, list[int]]:
     return found
 
 
+def _seen(session: Session, plan: Plan) -> tuple[dict[str, str], dict[str, JSONObject]]:
+    """The tag, and the record, of each object that is to be changed: by its path, and by its id."""
+    tags, fresh = {}, {}
+    for change in plan.changes:
+        if not change.is_new and change.fields:
+            fresh[change.id], tags[change.path] = session.client.seen(change.path)
+    return tags, fresh
+
+
+def _with(observed: Observed, fresh: Mapping[str, JSONObject]) -> Observed:
+    return {kind: [fresh.get(identity_of(each), each) for each in records] for kind, records in observed.items()}
+
+
 def _is_agreed(file: Path, plan: Plan) -> bool:
     if str(file) == "-" or not sys.stdin.isatty():
         raise ValidationError("nobody is there to be asked: say --yes to do it, --dry-run to only look", field="yes")
@@ -84,25 +109,25 @@ def _is_agreed(file: Path, plan: Plan) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _carry_out(session: Session, plan: Plan) -> None:
+def _carry_out(session: Session, plan: Plan, tags: Mapping[str, str]) -> None:
     before = len(session.failures)
     for change in plan.changes:
-        session.attempt(_do, session, change)
+        session.attempt(_do, session, change, tags.get(change.path, ""))
     failed = len(session.failures) - before
     say(f"{len(plan.changes) - failed} of {len(plan.changes)} changes done")
     if failed:
         session.failures.insert(before, FAILED)
 
 
-def _do(session: Session, change: Change) -> None:
+def _do(session: Session, change: Change, tag: str) -> None:
     client = session.client
     try:
         if change.is_new:
             client.create(change.kind.path, change.fields)
         elif change.fields:
-            client.modify(f"{change.kind.path}/{change.id}", change.fields)
+            modify_seen(session, change.path, change.fields, tag)
         if change.tags is not None:
-            client.set_list(f"{change.kind.path}/{change.id}/tags", change.tags)
+            client.set_list(f"{change.path}/tags", change.tags)
     except LochnessError as error:
         error.message = f"{change.kind} {change.name}: {error.message}"
         raise

@@ -67,6 +67,11 @@ class Change:
     tags: tuple[int, ...] | None = None
     tags_before: tuple[int, ...] = ()
 
+    @property
+    def path(self) -> str:
+        """Where it is, or will be, in the API."""
+        return f"{self.kind.path}/{self.id}"
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

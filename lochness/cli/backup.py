@@ -15,7 +15,7 @@ from lochness.cli.etcd_access import DEFAULT_ETCD, CaOption, CertOption, EtcdOpt
 from lochness.cli.exits import FAILED
 from lochness.cli.output import shown
 from lochness.cli.session import Session, say
-from lochness.cli.whole_files import write_whole
+from lochness.cli.whole_files import read_whole, write_whole
 from lochness.errors import AmbiguousWriteError, ConflictError, LochnessError, ValidationError
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from lochness.store.protocol import Store
 
 _KEYS_SHOWN_MAX: Final = 20
+#: As much as etcd holds by default.
+_BACKUP_BYTES_MAX: Final = 2 << 30
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="'-' is standard output or input.")]
 
@@ -91,7 +93,7 @@ def restore(
     from lochness.backup import decide_restore, read_backup
     from lochness.store.protocol import Prefix
 
-    saved = read_backup(_content(file))
+    saved = read_backup(read_whole(file, limit_bytes=_BACKUP_BYTES_MAX, field="file"))
     with opened_store(etcd, etcd_ca, etcd_cert, etcd_key) as store:
         plan = decide_restore(saved, store.read(Prefix(keys.ROOT)))
         is_sound = _tell(saved, plan)
@@ -101,13 +103,6 @@ def restore(
         if not force:
             _refuse_danger(plan)
         _carry_out(session, store, plan)
-
-
-def _content(file: Path) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    except OSError as error:
-        raise ValidationError(f"cannot read {file}: {error.strerror}", field="file") from error
 
 
 def _tell(saved: Backup, plan: RestorePlan) -> bool:

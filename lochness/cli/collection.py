@@ -16,7 +16,7 @@ from lochness.cli.arguments import Words, metadata_of
 from lochness.cli.command import command
 from lochness.cli.output import Column, print_list, print_records
 from lochness.cli.session import Kind, Session, expanded, identity_of
-from lochness.errors import ValidationError
+from lochness.errors import ConflictError, ValidationError
 
 if TYPE_CHECKING:
     from lochness.model.record import JSONObject
@@ -33,6 +33,8 @@ Targets = Annotated[
         metavar="ID|NAME|SPEC...", help="SPEC: a JSON object with the id. '-' reads one a line.", show_default=False
     ),
 ]
+
+_PRECONDITION_FAILED: Final = 412
 
 #: Fields that hold the id of another object, by the kind that has them.
 REFERENCES: Final[Mapping[Kind, Mapping[str, Kind]]] = {
@@ -151,6 +153,7 @@ def modify_each(
         changed_metadata["name"] = ""
 
     def modify(word: str) -> None:
+        tag = ""
         if word.startswith("{"):
             changes = _merged(options, spec(word))
             id = changes.pop("id", changes.get("tag"))
@@ -160,15 +163,28 @@ def modify_each(
         else:
             path, changes = session.path_of(kind, word), dict(options)
             if changed_metadata:
-                merged = {**session.client.record(path).get("metadata", {}), **changed_metadata}
+                record, tag = session.client.seen(path)
+                merged = {**record.get("metadata", {}), **changed_metadata}
                 changes["metadata"] = {key: value for key, value in merged.items() if value}
-        print_records([session.client.modify(path, resolved(session, kind, changes))], session.form)
+        print_records([modify_seen(session, path, resolved(session, kind, changes), tag)], session.form)
 
     targets = expanded(words)
     if not options and not changed_metadata and not all(word.startswith("{") for word in targets):
         raise ValidationError(f"nothing to change was given (see lochness {kind.noun} modify --help)", field="changes")
     for word in targets:
         session.attempt(modify, word)
+
+
+def modify_seen(session: Session, path: str, changes: JSONObject, tag: str) -> JSONObject:
+    """Change an object that was read with this tag, "" for any. Raises ConflictError when it is another one by now."""
+    from lochness.api_client import RefusedError
+
+    try:
+        return session.client.modify(path, changes, seen=tag)
+    except RefusedError as error:
+        if tag and error.code == _PRECONDITION_FAILED:
+            raise ConflictError("somebody else has changed it meanwhile; nothing was done to it, look again") from error
+        raise
 
 
 def identities(records: Sequence[JSONObject]) -> list[str]:

@@ -13,6 +13,7 @@ from lochness.cli.session import Kind, Session, name_of
 from lochness.errors import ValidationError
 
 if TYPE_CHECKING:
+    from lochness.api_client import Event
     from lochness.model.record import JSONObject
 
 #: Events that say where the stream is, not what has changed.
@@ -52,8 +53,13 @@ def events(
     for event in session.client.events(since=since, kinds=kind, is_following=follow):
         if event.name not in SIGNALS:
             _print(session, event.data, names, has_time=follow)
-        if end is not None and int(event.data.get("revision") or 0) >= end and (event.id or event.name in SIGNALS):
+        if end is not None and _has_come_to(event, end):
             return
+
+
+def _has_come_to(event: Event, end: int) -> bool:
+    """Whether nothing up to the revision `end` comes after this; of a revision only the last change has the id."""
+    return int(event.data.get("revision") or 0) >= end and bool(event.id or event.name in SIGNALS)
 
 
 def _print(session: Session, event: JSONObject, names: _Names, *, has_time: bool) -> None:

@@ -7,7 +7,7 @@ every key it rests on is as the report saw it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -16,10 +16,13 @@ from lochness.cli.etcd_access import DEFAULT_ETCD, CaOption, CertOption, EtcdOpt
 from lochness.cli.exits import FAILED
 from lochness.cli.output import Format, print_records
 from lochness.cli.session import Session, say
+from lochness.cli.whole_files import read_whole
 from lochness.errors import AmbiguousWriteError, ConflictError, ValidationError
 
 if TYPE_CHECKING:
     from lochness.store.protocol import Store
+
+_PLAN_BYTES_MAX: Final = 256 << 20
 
 PlanOption = Annotated[
     Path | None, typer.Option("--plan", metavar="FILE", help="Write what can be mended to it.", show_default=False)
@@ -90,10 +93,7 @@ def _report(session: Session, store: Store, plan: Path | None) -> None:
 def _carry_out(session: Session, store: Store, file: Path) -> None:
     from lochness.repair_plan import RepairPlan
 
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise ValidationError(f"cannot read {file}: {error.strerror}", field="repair") from error
+    content = read_whole(file, limit_bytes=_PLAN_BYTES_MAX, field="repair")
     done = 0
     repairs = RepairPlan.from_json(content).repairs
     for repair in repairs:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -188,15 +188,34 @@ def identity_of(record: JSONObject) -> str:
 
 
 def expanded(words: Sequence[str]) -> list[str]:
-    """`words`, a "-" among them replaced by those on standard input: a line that begins with "{" is one, whole."""
+    """`words`, a "-" among them replaced by those on standard input: a line that begins with "{" is one, whole.
+
+    Raises ValidationError for what is no text there, before anything is done.
+    """
     result: list[str] = []
     for word in words:
         if word != "-":
             result.append(word)
             continue
-        for line in sys.stdin:
-            result += [line.strip()] if line.lstrip().startswith("{") else line.split()
+        found: list[str] = []
+        for number, line in enumerate(text_lines(), start=1):
+            if not all(letter.isprintable() or letter.isspace() for letter in line):
+                raise ValidationError(f"line {number} of standard input is not text", field="stdin")
+            found += [line.strip()] if line.lstrip().startswith("{") else line.split()
+        if not found:
+            say("there is nothing on standard input: nothing was done")
+        result += found
     return result
+
+
+def text_lines() -> Iterator[str]:
+    """The lines of standard input. Raises ValidationError when it cannot be read."""
+    try:
+        yield from sys.stdin
+    except UnicodeDecodeError as error:
+        raise ValidationError("standard input is not UTF-8 text", field="stdin") from error
+    except OSError as error:
+        raise ValidationError(f"cannot read standard input: {error.strerror}", field="stdin") from error
 
 
 def say(text: str) -> None:

@@ -119,6 +119,7 @@ class _Feed:
         self._listeners = listeners
         self._changes = listeners.changes
         self._kinds = kinds
+        self._start = revision
         self._revision = revision
         self._restores = self._changes.restores
         self._watch: Watch | None = None
@@ -140,9 +141,10 @@ class _Feed:
                 raise
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The stream's body."""
+        """The stream's body. Its first id is where it begins, not what `_first` has come to: who is cut off in between
+        resumes from it."""
         try:
-            yield f"retry: {RETRY_MS}\n".encode() + _signal("ready", self._revision) + self._first
+            yield f"retry: {RETRY_MS}\n".encode() + _signal("ready", self._start) + self._first
             with self._changes.heard() as news:
                 while not self._changes.is_closed:
                     try:

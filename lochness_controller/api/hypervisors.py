@@ -117,7 +117,9 @@ def unmap_subnet(context: GivenContext, id: FromPath[str], subnet: FromPath[str]
     try:
         Transaction((KeyExists(key),), (Delete(key),)).commit(context.store)
     except ConflictError as error:
-        raise NotFoundError("subnet", subnet_id, field="subnet") from error
+        missing = NotFoundError("subnet", subnet_id, field="subnet")
+        missing.message = f"subnet {subnet_id} is not mapped on hypervisor {hypervisor.id}"
+        raise missing from error
     tell("subnet unmapped", hypervisor)
     return JSONLine(hypervisor.subnets())
 

@@ -144,6 +144,9 @@ def test_older_than_the_window_is_read_from_the_stores_history(controller):
         another(controller.settings.etcd) as second,
         following(second.url, since=str(before), kind="config") as events,
     ):
+        # Who is cut off after this resumes from it, and must be told all that follows.
+        assert events.next() == ("ready", {"revision": before})
+        assert events.last_id == str(before)
         assert [events.change()["value"] for _ in range(2)] == ["a", "b"]
         controller.store.commit((), (Put(keys.config("history/c"), b"c"),))
         assert events.change()["value"] == "c"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable
 
@@ -44,6 +45,51 @@ def test_a_silent_server_is_unavailable_for_a_read_and_ambiguous_for_a_write():
             client.records("/guests")
         with pytest.raises(AmbiguousWriteError, match="may have been done"):
             client.accept("POST", "/guests", {})
+
+
+def test_a_change_whose_answer_is_lost_is_asked_for_once_more_with_its_key():
+    answers = [hang_up, http(b'{"id": "x"}')]
+    asked: list[bytes] = []
+
+    def next_answer(connection: socket.socket) -> None:
+        answers.pop(0)(connection)
+
+    with answering(next_answer, asked) as url, ApiClient(url, timeout_s=20) as client:
+        assert client.create("/networks", {}) == {"id": "x"}
+    keys = [line for head in asked for line in head.split(b"\r\n") if line.startswith(b"Idempotency-Key: ")]
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+
+
+def test_a_controller_that_is_gone_with_the_answer_leaves_it_unknown():
+    """Not reached the second time: "nothing changed" would be a lie."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+
+    def serve_once() -> None:
+        connection, _ = listener.accept()
+        listener.close()
+        connection.recv(65536)
+        connection.close()
+
+    thread = threading.Thread(target=serve_once)
+    thread.start()
+    with (
+        ApiClient(f"http://127.0.0.1:{port}", timeout_s=2) as client,
+        pytest.raises(AmbiguousWriteError, match="may have been done"),
+    ):
+        client.create("/networks", {})
+    thread.join()
+
+
+def test_each_change_has_a_key_of_its_own():
+    asked: list[bytes] = []
+    with answering(http(b'{"id": "x"}'), asked) as url, ApiClient(url, timeout_s=20) as client:
+        client.create("/networks", {})
+        client.create("/networks", {})
+        client.record("/networks/x")
+    keys = [line for head in asked for line in head.split(b"\r\n") if line.startswith(b"Idempotency-Key: ")]
+    assert len(set(keys)) == len(keys) == 2
 
 
 def test_a_server_that_drips_is_left_after_the_limit():
