@@ -102,7 +102,7 @@ def restore(
             return
         if not force:
             _refuse_danger(plan)
-        _carry_out(session, store, plan)
+        restore_by(session, store, plan)
 
 
 def _tell(saved: Backup, plan: RestorePlan) -> bool:
@@ -137,7 +137,8 @@ def _refuse_danger(plan: RestorePlan) -> None:
         )
 
 
-def _carry_out(session: Session, store: Store, plan: RestorePlan) -> None:
+def restore_by(session: Session, store: Store, plan: RestorePlan) -> None:
+    """Carry the plan out, step by step, up to the first that finds the store another."""
     for done, transaction in enumerate(plan.transactions):
         try:
             transaction.commit(store)

@@ -52,7 +52,7 @@ def fsck(
         raise ValidationError("--plan and --repair exclude each other: read the plan in between", field="plan")
     with opened_store(etcd, etcd_ca, etcd_cert, etcd_key) as store:
         if repair is not None:
-            _carry_out(session, store, repair)
+            repair_by(session, store, repair)
         else:
             _report(session, store, plan)
 
@@ -90,7 +90,8 @@ def _report(session: Session, store: Store, plan: Path | None) -> None:
         say(f"{counted}: every promise is kept")
 
 
-def _carry_out(session: Session, store: Store, file: Path) -> None:
+def repair_by(session: Session, store: Store, file: Path) -> None:
+    """Carry out each repair of the plan in `file`; one that fails does not stop the others."""
     from lochness.repair_plan import RepairPlan
 
     content = read_whole(file, limit_bytes=_PLAN_BYTES_MAX, field="repair")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from threading import Event
 
 import pytest
@@ -109,6 +110,94 @@ def test_a_reader_that_goes_is_no_failure_worth_words(controller: FakeController
         assert process.stderr is not None
         assert process.stderr.read() == ""
         assert process.wait(10) == 141
+
+
+def lochness(controller: FakeController, redirection: str, *words: str) -> tuple[int, str]:
+    """Run `lochness` by a shell, with a redirection of it; its status and what it said on standard error."""
+    command = ["/bin/sh", "-c", f'exec "$@" {redirection}', "sh", *LOCHNESS, *words]
+    done = subprocess.run(command, env=environment(controller), stderr=subprocess.PIPE, text=True, timeout=60)
+    return done.returncode, done.stderr
+
+
+def test_output_that_cannot_be_written_is_one_line(controller: FakeController):
+    full = "lochness: cannot write the output: No space left on device\n"
+    assert lochness(controller, ">/dev/full", "guest", "list") == (1, full)
+    assert lochness(controller, ">/dev/full", "guest", "list", "--help") == (1, full)
+
+
+def test_streams_that_are_closed_are_as_if_nobody_was_there(controller: FakeController):
+    controller.add("guests", "web1")
+    assert lochness(controller, ">&-", "guest", "show", "web1") == (0, "")
+    nothing = "lochness: there is nothing on standard input: nothing was done\n"
+    assert lochness(controller, "<&-", "guest", "show", "-") == (0, nothing)
+    assert lochness(controller, "2>&-", "guest", "show", "nobody") == (4, "")
+
+
+def test_an_input_that_is_no_list_of_words_is_one_line_and_nothing_is_done(controller: FakeController, tmp_path: Path):
+    golden = {
+        b"web1\n\x7fELF\x02\x01\n": "line 2 of standard input is not text",
+        b"web1\n\xff\xfe\n": "line 2 of standard input is not text",
+    }
+    controller.add("guests", "web1")
+    for content, line in golden.items():
+        (tmp_path / "input").write_bytes(content)
+        ended = lochness(controller, f"<{tmp_path}/input", "guest", "delete", "-")
+        assert ended == (2, f"lochness: {line}\n")
+    (tmp_path / "input").write_text('{"metadata": {"name": "ünïcode"}}\n')
+    assert lochness(controller, f"<{tmp_path}/input >/dev/null", "network", "create", "-") == (0, "")
+    assert len(controller.objects["guests"]) == len(controller.objects["networks"]) == 1
+
+
+def test_utf_8_is_wanted_where_the_locale_is_strict(controller: FakeController, tmp_path: Path):
+    (tmp_path / "input").write_bytes(b"\xff\n")
+    strict = {**environment(controller), "PYTHONIOENCODING": "utf-8:strict"}
+    with (tmp_path / "input").open("rb") as given:
+        done = subprocess.run(
+            [*LOCHNESS, "guest", "show", "-"], env=strict, stdin=given, capture_output=True, text=True, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (2, "lochness: standard input is not UTF-8 text\n")
+    with open("/proc/self/mem", "rb") as given:
+        done = subprocess.run(
+            [*LOCHNESS, "guest", "show", "-"], env=strict, stdin=given, capture_output=True, text=True, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (2, "lochness: cannot read standard input: Input/output error\n")
+
+
+def test_a_bug_is_one_line_and_its_traceback_is_there_for_who_asks(controller: FakeController):
+    program = "import lochness.cli.guest as guest; guest.columns = None; from lochness.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "guest", "list"]
+    done = subprocess.run(command, env=environment(controller), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 70
+    assert (
+        done.stderr
+        == "lochness: this is a bug: TypeError: 'NoneType' object is not callable (LOCHNESS_DEBUG=1 shows where)\n"
+    )
+    asked = {**environment(controller), "LOCHNESS_DEBUG": "1"}
+    done = subprocess.run(command, env=asked, capture_output=True, text=True, timeout=60)
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(("answer", "is_done"), [(b"n\n", False), (b"\n", False), (b"yes\n", True)])
+def test_apply_asks_who_sits_at_a_terminal(controller: FakeController, tmp_path: Path, answer: bytes, is_done: bool):
+    file = tmp_path / "cluster.toml"
+    file.write_text("[network.lan]\n")
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*LOCHNESS, "apply", "-f", str(file)],
+        env={**environment(controller), "TERM": "xterm"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=theirs,
+    ) as process:
+        os.close(theirs)
+        os.write(ours, answer)
+        out, err = process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 0
+    assert out.decode() == "+ network lan\n= 0 as they should be\n"
+    done = "lochness: 1 of 1 changes done\n" if is_done else ""
+    assert err.decode() == f"1 changes; do them? [y/N] {done}"
+    assert bool(controller.objects["networks"]) is is_done
 
 
 def test_a_terminal_sees_a_live_line_that_goes_away(controller: FakeController):

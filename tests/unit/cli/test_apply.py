@@ -132,7 +132,10 @@ def test_it_does_not_ask_where_nobody_answers(lochness: Lochness, controller: Fa
         ("[vlan.4096]", "{file}: tag must be a number from 1 to 4095, got '4096'"),
         ("[vlangroup.a]\ntags = 5", "{file}: vlangroup.a: tags must be a list of VLAN tags"),
         ("[subnet.a]\ncidr = '10.0.0.0/24'\nstart = '10.0.0.1'", "{file}: subnet.a: end is required"),
-        ("[fwgroup.a]\nrules = [5]", "{file}: fwgroup.a: rules must be a list of words such as"),
+        (
+            "[fwgroup.a]\nrules = [5]",
+            '{file}: fwgroup.a: rules must be a list of words such as "allow tcp 22 from 10.0.0.0/8"',
+        ),
     ],
 )
 def test_a_file_that_is_wrong_changes_nothing(
@@ -147,6 +150,20 @@ def test_a_file_that_is_wrong_changes_nothing(
     assert ended.err.startswith("lochness: " + line.format(file=file)), ended
     assert ended.err.count("\n") == 1
     assert len(controller.objects["networks"]) == 2
+
+
+def test_files_that_are_none(lochness: Lochness, controller: FakeController, tmp_path: Path):
+    (tmp_path / "bytes").write_bytes(b"[network.\xff]\n")
+    golden = {
+        tmp_path / "bytes": f"{tmp_path}/bytes is not valid TOML: it is not UTF-8",
+        tmp_path / "none": f"cannot read {tmp_path}/none: No such file or directory",
+        tmp_path: f"cannot read {tmp_path}: Is a directory",
+        Path("/dev/zero"): "/dev/zero holds more than 16 MB",
+        Path("/proc/self/mem"): "cannot read /proc/self/mem: Input/output error",
+    }
+    for file, line in golden.items():
+        ended = lochness("--server", controller.url, "apply", "-f", str(file), "--yes")
+        assert (ended.status, ended.out, ended.err) == (2, "", f"lochness: {line}\n")
 
 
 def test_one_refused_change_does_not_stop_the_others(lochness: Lochness, controller: FakeController, tmp_path: Path):

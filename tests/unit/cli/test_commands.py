@@ -236,6 +236,8 @@ def test_a_token_is_told_once_and_revoked_by_its_name(lochness: Lochness, contro
     assert next(iter(controller.objects["tokens"].values())) | {"id": ""} == {
         "id": "", "name": "ci", "role": "operate", "ttl_s": 7200,
     }  # fmt: skip
+    id = next(iter(controller.objects["tokens"]))
+    assert made.err == f"lochness: the token of ci, id {id}; it is not told again:\n"
     assert lochness("--server", controller.url, "token", "delete", "ci").status == 0
     assert controller.objects["tokens"] == {}
 

@@ -138,23 +138,35 @@ def test_a_file_that_others_can_read_is_told(lochness: Lochness, controller: Fak
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ("current = ", "is not valid TOML: Invalid value (at end of document)"),
-        ("[contexts.lab]\nserver = 1", "contexts.lab must be a table of strings"),
-        ('[contexts.lab]\nserwer = "x"', "unknown setting 'serwer' in contexts.lab; known: ca, server, token"),
-        ('curent = "lab"', "unknown setting 'curent'; known: contexts, current"),
-        ('current = "lab"', "the current context 'lab' is not among contexts"),
-        ("current = 5", "current must be a string and contexts a table"),
+        ("current = ", " is not valid TOML: Invalid value (at end of document)"),
+        ("current = '\udcff'", " is not valid TOML: it is not UTF-8"),
+        ("[contexts.lab]\nserver = 1", ": contexts.lab must be a table of strings"),
+        ('[contexts.lab]\nserwer = "x"', ": unknown setting 'serwer' in contexts.lab; known: ca, server, token"),
+        ('curent = "lab"', ": unknown setting 'curent'; known: contexts, current"),
+        ('current = "lab"', ": the current context 'lab' is not among contexts"),
+        ("current = 5", ": current must be a string and contexts a table"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_line(lochness: Lochness, home: Path, content: str, line: str):
     home.mkdir(parents=True)
-    (home / "config.toml").write_text(content)
+    (home / "config.toml").write_text(content, errors="surrogateescape")
     for words in (("network", "list"), ("context", "list"), ("context", "show")):
         ended = lochness(*words)
         assert (ended.status, ended.out) == (exits.USAGE, "")
-        assert ended.err.startswith(f"lochness: {home / 'config.toml'}")
-        assert ended.err.endswith(f"{line}\n")
+        assert ended.err == f"lochness: {home / 'config.toml'}{line}\n"
     assert lochness("--help").status == 0
+
+
+def test_a_home_that_cannot_be_written_is_one_line(lochness: Lochness, home: Path):
+    home.parent.mkdir(parents=True)
+    home.write_text("a file where the directory belongs\n")
+    ended = lochness("context", "set", "lab", "--server", "http://lab")
+    assert (ended.status, ended.err) == (2, f"lochness: cannot read {home}/config.toml: Not a directory\n")
+    home.unlink()
+    home.symlink_to("/proc/nowhere")
+    ended = lochness("context", "set", "lab", "--server", "http://lab")
+    assert ended.status == 2
+    assert ended.err == "lochness: cannot write /proc/nowhere/config.toml: No such file or directory\n"
 
 
 def test_golden_lines(lochness: Lochness, controller: FakeController, home: Path, tmp_path: Path):

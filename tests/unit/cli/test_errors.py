@@ -219,11 +219,28 @@ def test_golden_lines(lochness: Lochness, controller: FakeController):
         ("guest", "create", "--flavor", "big", "--network", "lan"): (4, "flavor 'big' does not exist"),
         ("guest", "create", "--flavor", "big"): (2, "Missing option '--network' (see lochness guest create --help)"),
         ("guest", "explode", "web"): (2, "No such command 'explode' (see lochness guest --help)"),
+        ("guest", "show", "\udcff"): (2, "an argument is not UTF-8 text"),
+        ("guest", "wait", "cold", "--timeout", "soon"): (
+            2,
+            "Invalid value for '--timeout': 'soon' is not a number (see lochness guest wait --help)",
+        ),
+        ("events", "--since", "1.5"): (
+            2,
+            "Invalid value for '--since': '1.5' is not a whole number (see lochness events --help)",
+        ),
         ("guest", "show"): (2, "Missing argument 'ID|NAME...' (see lochness guest show --help)"),
     }
     for words, (status, line) in golden.items():
         ended = lochness("--server", controller.url, *words)
         assert (ended.status, ended.err, ended.out) == (status, f"lochness: {line}\n", "")
+
+
+@pytest.mark.parametrize("server", ["http://me:secret@rack1", "http://rack1/?a=b", "http://rack1#part"])
+def test_a_server_of_which_not_all_would_be_used(lochness: Lochness, server: str):
+    line = "the server's URL can have no user, password, query or fragment"
+    for words in (("--server", server, "hv", "list"), ("context", "set", "lab", "--server", server)):
+        ended = lochness(*words)
+        assert (ended.status, ended.err) == (2, f"lochness: {line}\n")
 
 
 @pytest.mark.parametrize(
