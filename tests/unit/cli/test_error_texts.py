@@ -71,7 +71,9 @@ def asserted() -> list[str]:
             if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
                 found.append(node.value if isinstance(node.value, str) else node.value.decode(errors="replace"))
             elif isinstance(node, ast.JoinedStr):
-                found.append("".join(part.value if isinstance(part, ast.Constant) else HOLE for part in node.values))
+                found.append(
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else HOLE for part in node.values)
+                )
     return found
 
 
