@@ -158,7 +158,8 @@ def run(kills: int, controllers: int, tell: bool = True) -> Found:
         EtcdStore([etcd.url], timeout_s=30) as store,
         Fleet(store, HYPERVISORS, total=room, addresses=addresses, job_s=JOB_S, minimal_every=3) as fleet,
     ):
-        running = [Controller(Path(directory), etcd.url, lease_ttl_s=LEASE_TTL_S) for _ in range(controllers)]
+        settings = {"lease_ttl_s": LEASE_TTL_S, "etcd_timeout_s": LEASE_TTL_S / 2}
+        running = [Controller(Path(directory), etcd.url, **settings) for _ in range(controllers)]
         load = Load(fleet, store, [controller.url for controller in running])
         try:
             for controller in running:

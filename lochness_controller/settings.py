@@ -30,6 +30,8 @@ CONTROLLER_VARIABLES: Final[Mapping[str, str]] = {
 }
 
 DEFAULT_LISTEN: Final = "127.0.0.1:17000"
+#: Between two renewals of the lease may lie so many calls to etcd: a look at the other controllers, the renewal itself.
+LEASE_CALLS: Final = 2
 
 _POSITIVE: Final = (
     "api_threads",
@@ -65,9 +67,10 @@ class ControllerSettings(CommonSettings, kw_only=True):
     waits for its agent, `line_limit_s` the time until a job is begun. Finished jobs are kept `job_kept_s`, and at most
     `jobs_kept_max` of them. All jobs are looked at anew every `look_interval_s`,
     whatever the watch said. The controller's lease lives `lease_ttl_s`: so long a dead one's jobs wait for another
-    controller. `agent_port` is where agents listen, `agent_timeout_s` bounds a request to one. With `agent_ca`
-    agents are asked by https and their certificates checked against it, `agent_cert` and `agent_key` are shown to them
-    (PEM files), and `agent_token` is sent to them ("": none). `candidate_functions`
+    controller; at least twice `etcd_timeout_s`, so that one slow call does not end it. `agent_port` is where agents
+    listen, `agent_timeout_s` bounds a request to one. With `agent_ca` agents are asked by https and their
+    certificates checked against it, `agent_cert` and `agent_key` are shown to them (PEM files), and `agent_token`
+    is sent to them ("": none). `candidate_functions`
     are the names of those that choose a guest's hypervisor, in order (lochness.candidate_plugins), `failure_domain` the
     hypervisors' metadata that names what fails together, for guests of a group ("": each hypervisor by itself).
     """
@@ -123,6 +126,12 @@ class ControllerSettings(CommonSettings, kw_only=True):
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"{name} must be above 0, got {getattr(self, name):g}")
+        if self.lease_ttl_s < LEASE_CALLS * self.etcd_timeout_s:
+            raise ConfigurationError(
+                f"lease_ttl_s = {self.lease_ttl_s} must be at least {LEASE_CALLS} x etcd_timeout_s = "
+                f"{LEASE_CALLS * self.etcd_timeout_s:g} s: one slow call to etcd would end the lease of a controller "
+                "that lives, and others would take its jobs"
+            )
         if not 0 < self.agent_port < 1 << 16:
             raise ConfigurationError(f"agent_port must be 1 to 65535, got {self.agent_port}")
         self.agent_access.check()

@@ -146,10 +146,13 @@ def test_a_reload_of_nonsense_leaves_the_old_settings_in_force(etcd_server, tmp_
         (["--etcd", "ftp://x"], "the scheme is 'ftp'"),
         (["--log-level", "loud"], "log level"),
         (["--config", "/nonexistent.toml"], "/nonexistent.toml"),
+        (["--config", "{file}"], "lease_ttl_s = 9 must be at least 2 x etcd_timeout_s = 10 s"),
     ],
 )
-def test_what_it_can_not_work_with_ends_in_one_line_and_78(arguments, words):
-    ended = run(*arguments)
+def test_what_it_can_not_work_with_ends_in_one_line_and_78(arguments, words, tmp_path):
+    file = tmp_path / "controller.toml"
+    file.write_text("lease_ttl_s = 9\n")
+    ended = run(*(argument.format(file=file) for argument in arguments))
     assert ended.returncode == 78
     lines = [line for line in (ended.stdout + ended.stderr).splitlines() if line]
     assert len(lines) == 1
