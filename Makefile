@@ -38,8 +38,8 @@ test-system: packages ## tests on whole hosts that boot, installed from the pack
 	@packaging/bootstrap.sh lab
 	$(BIN)/python -m pytest -m hosts tests/system/hosts $(ARGS)
 
-fuzz: bootstrap ## requests made up from the controller's OpenAPI document, many more than make test tries
-	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-300} $(BIN)/python -m pytest -q --timeout 0 tests/contract/api/test_any_request.py $(ARGS)
+fuzz: bootstrap ## requests made up from the OpenAPI documents of controller and agent, many more than make test tries
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-300} $(BIN)/python -m pytest -q --timeout 0 tests/contract/api/test_any_request.py tests/contract/agent/test_agent_document.py $(ARGS)
 
 demo: bootstrap ## install what is missing and show a guest running, on an etcd and a libvirtd of its own
 	@$(BIN)/python -m lochness_lab.demo $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any, Final
 from urllib.parse import quote
@@ -17,9 +18,13 @@ from lochness_node.agent.document import openapi_document
 from tests.contract.agent.agent_process import AgentProcess
 
 LIMIT_S = 20
-#: The same requests each time. A longer look: more examples, other seeds.
+#: The same requests each time; `make fuzz` makes up many more.
 BOUNDED = settings(
-    max_examples=4, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "4")),
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
 )
 
 document = schemathesis.openapi.from_dict(openapi_document())
