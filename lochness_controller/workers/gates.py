@@ -72,7 +72,7 @@ class Gate:
             if now_s >= deadline_s:
                 raise DeadlineError(self._problem.message if self._problem else "no answer") from self._problem
             until_s = deadline_s if self._is_tried else min(deadline_s, self._next_try_s)
-            # No wait_for: it swallows a cancellation that comes with the news, and the turn would go to one who has left.
+            # No wait_for: it swallows a cancellation that comes with the news, and a turn would go to who has left.
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, until_s - now_s)):
                     await self._changed.wait()
