@@ -17,6 +17,10 @@ from lochness_node.agent.api import ROUTES
 from lochness_node.agent.document import openapi_document
 from tests.contract.agent.agent_process import AgentProcess
 
+pytestmark = pytest.mark.filterwarnings(  # schemathesis uses random now and then
+    "ignore::hypothesis.errors.HypothesisDeprecationWarning"
+)
+
 LIMIT_S = 20
 #: The same requests each time; `make fuzz` makes up many more.
 BOUNDED = settings(
