@@ -3,7 +3,8 @@
 Real guests on QEMU where that can be had (each daemon its own process), else libvirt's test driver (the node's four in
 one). During the soak guests come and go without a pause; memory (RSS) and open files of every process, and the size of
 etcd's database, are written down as they go. A violation is a process that ended, memory whose median of the last third
-lies over 5 % and 3 MB above that of the middle third, two open files more, and what `lochness.invariants` finds.
+lies over 5 % and 3 MB above that of the middle third, two open files more, a guest that could not be created or deleted
+(counted by reason; the soak goes on), and what `lochness.invariants` finds.
 
     make bench-R7            2 hours; QUICK=1: half a minute; R7_MINUTES=N, R7_STARTS=N
     make soak                the same, with matplotlib for the picture
@@ -17,9 +18,12 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +52,12 @@ FILES: Final = 2
 REPORT: Final = Path("build/soak.txt")
 PICTURE: Final = Path("build/soak.png")
 WIDTH: Final = 64
+#: Failures are told apart by so much of their text, and so many kinds of them.
+FAILURE_CHARACTERS: Final = 300
+FAILURE_KINDS_MAX: Final = 20
+AFTER_FAILURE_S: Final = 1.0
+#: What is a failure's own and no reason: IDs, durations.
+_OWN: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d+\.\d+")
 _BARS: Final = "▁▂▃▄▅▆▇█"
 
 
@@ -127,6 +137,8 @@ class Soak:
         self.series: dict[str, Series] = {}
         self.violations: list[str] = []
         self.guests = 0
+        #: How often creating or deleting a guest failed, by reason.
+        self.failures: Counter[str] = Counter()
         self._began_s = time.monotonic()
 
     def furnish(self) -> None:
@@ -157,11 +169,27 @@ class Soak:
             if gone_s - told_s >= 60:
                 told_s = gone_s
                 print(f"R7: {gone_s / 60:.0f} of {minutes:g} minutes, {self.guests} guests came and went", flush=True)
-            name = f"soak{self.guests}"
-            self.cluster.record(*guest_creation(name))
-            self.cluster.record("guest", "delete", name, "--wait")
-            self.guests += 1
+            name = f"soak{self.guests + sum(self.failures.values())}"
+            try:
+                self.cluster.record(*guest_creation(name))
+                self.cluster.record("guest", "delete", name, "--wait")
+                self.guests += 1
+            except LochnessError as error:
+                self._failed(name, error)
         self.sample()
+
+    def _failed(self, name: str, error: LochnessError) -> None:
+        """Take note of it, and clear away what there is of the guest: the soak goes on."""
+        text = _OWN.sub("ID", error.message.replace(name, "GUEST"))[:FAILURE_CHARACTERS]
+        if text not in self.failures:
+            print(f"R7: {name}: {error.message}", flush=True)
+        if text in self.failures or len(self.failures) < FAILURE_KINDS_MAX:
+            self.failures[text] += 1
+        else:
+            self.failures["other reasons"] += 1
+        with contextlib.suppress(LochnessError):
+            self.cluster.cli("guest", "delete", name, "--force", "--wait")
+        threading.Event().wait(AFTER_FAILURE_S)
 
     def sample(self) -> None:
         minute = (time.monotonic() - self._began_s) / 60
@@ -181,6 +209,7 @@ class Soak:
         if part is not None:
             self.violations.append(f"{part.name} ended with status {part.returncode}")
         self.violations += growth(self.series)
+        self.violations += [f"failed {times} times: {text}" for text, times in self.failures.most_common()]
         items = [KeyValue(key, value.encode(), 1, 1, 0) for key, value in self.cluster.keys().items()]
         self.violations += [f"{violation.kind}: {violation.text}" for violation in check(items)]
 
@@ -221,7 +250,7 @@ def main() -> None:
     samples = max((len(each.values) for each in soak.series.values()), default=0)
     print(
         f"R7 value={len(soak.violations)} unit=violations minutes={minutes:g} starts={starts} guests={soak.guests} "
-        f"samples={samples} seconds={time.monotonic() - began_s:.0f}"
+        f"failed={sum(soak.failures.values())} samples={samples} seconds={time.monotonic() - began_s:.0f}"
     )
     raise SystemExit(1 if soak.violations else 0)
 

@@ -3,6 +3,8 @@
 1. m1 carries the controller and the operator's command; h1 ... hN carry guests. The first three of m1, h1, h2 are
    etcd's members, one alone when there are fewer.
 2. A hypervisor's ID follows from its name: the same laboratory again is the same cluster.
+3. Guests never get more memory than the machine has: of N hypervisors each offers 1/(N+1) of it, the rest is the
+   machine's own. Processors are shared, and offered several times.
 """
 
 from __future__ import annotations
@@ -127,8 +129,13 @@ def _node(host: HostPlan, hosts: tuple[HostPlan, ...]) -> str:
     return (
         f'id = "{host.hypervisor_id}"\n'
         f'etcd = "{etcd_urls(hosts)}"\n'
-        # All hosts share one machine's memory and processors: each keeps little for itself.
-        "[resources]\nreserve_memory_mb = 256\nreserve_disk_mb = 256\ncpu_overcommit = 8.0\n"
+        f"[resources]\nreserve_memory_percent = {_reserve_percent(hosts):.2f}\n"
+        "reserve_memory_mb = 256\nreserve_disk_mb = 256\ncpu_overcommit = 8.0\n"
         # The network is one of the laboratory's own.
         f'[agent]\nlisten = "{host.address}:8080"\ninsecure = true\n'
     )
+
+
+def _reserve_percent(hosts: tuple[HostPlan, ...]) -> float:
+    """What a hypervisor keeps of the memory it sees, which is the whole machine's: see 3."""
+    return 100 - 100 / (sum(host.is_hypervisor for host in hosts) + 1)

@@ -9,6 +9,7 @@ import pytest
 
 from lochness.errors import ConfigurationError
 from lochness_lab.hosts.plan import etcd_urls, files, plan, units
+from lochness_node.settings import ResourcesSettings
 
 
 def test_three_hypervisors_and_a_management_host_with_three_members_of_etcd():
@@ -58,3 +59,15 @@ def test_a_unit_is_either_wanted_or_not():
         assert not set(wanted) & set(unwanted)
         assert ("etcd.service" in wanted) == host.has_etcd
         assert ("libvirtd.service" in wanted) == host.is_hypervisor
+
+
+@pytest.mark.parametrize("number", [1, 3, 40])
+def test_the_hypervisors_together_never_offer_more_memory_than_the_machine_has(number: int):
+    hosts = plan(number)
+    offered_percent = 0.0
+    for host in hosts:
+        if host.is_hypervisor:
+            settings = ResourcesSettings(**tomllib.loads(files(host, hosts)["/etc/lochness/node.toml"])["resources"])
+            settings.check()
+            offered_percent += 100 - settings.reserve_memory_percent
+    assert 0.49 <= offered_percent / 100 < 1

@@ -15,10 +15,10 @@ SEEN_LIMIT_S = 120
 
 
 def test_a_power_cut_and_the_way_back(lab: Laboratory):
-    wanted, stopped, gone = (lab.create_guest(name, "-m", "group=spread") for name in ("wanted", "stopped", "gone"))
+    wanted, near, far = (lab.create_guest(name, "-m", "group=spread") for name in ("wanted", "near", "far"))
     host = lab.host_of(wanted)
     others = [other for other in lab.hypervisors if other is not host]
-    # One more guest of that host that must not be started again.
+    # Two more guests of that host, which must not be started again.
     for other in others:
         lab.records("hv", "config", other.name, "cordoned=1")
     resting = lab.create_guest("resting")
@@ -27,7 +27,8 @@ def test_a_power_cut_and_the_way_back(lab: Laboratory):
         lab.records("hv", "config", other.name, "cordoned=")
     assert lab.host_of(resting) is host
     lab.records("guest", "poweroff", "resting", "--wait")
-    answers(lab, wanted)
+    for guest in (wanted, near, far):
+        answers(lab, guest)
     elsewhere = {other.name: qemu_pids(other) for other in others}
 
     with measured(f"power cut of a host until it is seen as not alive (lease of {TTL_S} s)"):
@@ -36,7 +37,8 @@ def test_a_power_cut_and_the_way_back(lab: Laboratory):
     # Its guests are deleted or not while it is away; nobody starts them elsewhere.
     lab.records("guest", "delete", "deleted")
     assert {other.name: qemu_pids(other) for other in others} == elsewhere
-    assert all(lab.pings(guest["ip"]) for guest in (stopped, gone))
+    for guest in (near, far):
+        answers(lab, guest)
 
     with measured("power back until the host is alive and its guests that should run do"):
         lab.power_on(host.name)
@@ -59,3 +61,15 @@ def test_a_reboot(lab: Laboratory):
         wait_until(lambda: host.domains().get(guest["id"]) == "running", limit_s=SEEN_LIMIT_S, what="guest that runs")
         answers(lab, guest)
     wait_until(lambda: state(lab, "steady") == "running", limit_s=SEEN_LIMIT_S, what="running in its status")
+
+
+def test_all_hosts_lose_their_power_at_once(lab: Laboratory):
+    guests = [lab.create_guest(name, "-m", "group=spread") for name in ("g1", "g2", "g3")]
+    where = {guest["id"]: lab.host_of(guest).name for guest in guests}
+    with measured("every host's power cut and back until all guests answer"):
+        for host in lab.hosts:
+            host.cut_power()
+        lab.power_on(*(host.name for host in lab.hosts))
+        for guest in guests:
+            answers(lab, guest)
+    assert {guest["id"]: lab.host_of(guest).name for guest in lab.records("guest", "list")} == where
