@@ -141,9 +141,7 @@ def place_guest(
     (`group_revision`, without it `view_revision`).
     """
     hypervisor, guest = placement.hypervisor, placement.guest
-    placed = guest.patched(
-        {"hypervisor": hypervisor, "subnet": placement.subnet, "ip": placement.ip, "bridge": placement.bridge}
-    )
+    placed = guest.with_fields(hypervisor=hypervisor, subnet=placement.subnet, ip=placement.ip, bridge=placement.bridge)
     claim = placement.claim
     binding = Binding(memory=claim.memory, disk=claim.disk, cpu=claim.cpu, placed_at=rfc3339(now), group=guest.group)
     address = keys.subnet_address(placement.subnet, placement.ip)
@@ -168,7 +166,7 @@ def place_guest(
 
 def release_guest(guest: GuestRecord, guest_revision: int) -> Transaction:
     """Take the guest off its hypervisor and free its address; its record stays, without a place."""
-    blank = guest.patched({"hypervisor": "", "subnet": "", "ip": "", "bridge": ""})
+    blank = guest.with_fields(hypervisor="", subnet="", ip="", bridge="")
     return Transaction(
         (KeyUnchanged(keys.guest(guest.id), guest_revision),),
         (*_release_operations(guest), Put(keys.guest(guest.id), blank.to_json())),

@@ -12,7 +12,7 @@ import random
 from typing import Final
 
 from lochness import keys
-from lochness.model.address import parse_ip
+from lochness.model.address import ip_number
 from lochness.model.subnet import SubnetRecord
 from lochness.placement.cluster import SubnetView, subnet_view
 from lochness.store.protocol import Key, Prefix, Store
@@ -42,7 +42,7 @@ def view_with_free_addresses(store: Store, record: SubnetRecord, *, revision: in
 def read_whole(store: Store, record: SubnetRecord, *, revision: int = 0) -> SubnetView:
     """The subnet with all its used addresses, by one range read."""
     items = store.read(Prefix(keys.subnet_addresses(record.id), keys_only=True), revision=revision).ranges[0]
-    return subnet_view(record, (int(parse_ip(keys.last_part(item.key), "ip")) for item in items))
+    return subnet_view(record, (ip_number(keys.last_part(item.key)) for item in items))
 
 
 def _draw(store: Store, record: SubnetRecord, empty: SubnetView, count: int, revision: int) -> tuple[int, ...]:

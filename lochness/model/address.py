@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
+from functools import lru_cache
 from typing import Final
 
 from lochness.errors import ValidationError
@@ -47,6 +48,22 @@ def parse_ip(text: str, field: str) -> IPAddress:
         return ipaddress.ip_address(text)
     except ValueError as error:
         raise ValidationError(f"{field} must be an IP address, got {text!r}", field=field) from error
+
+
+@lru_cache(maxsize=4096)  # an address that is taken comes back in the commit's outcome and in the watch
+def ip_number(text: str, field: str = "ip") -> int:
+    """An IPv4 or IPv6 address as a number. Raises ValidationError naming `field`."""
+    if _NORMAL_IPV4.fullmatch(text):
+        first, second, third, fourth = text.split(".")
+        return int(first) << 24 | int(second) << 16 | int(third) << 8 | int(fourth)
+    return int(parse_ip(text, field))
+
+
+def ip_text(number: int, version: int) -> str:
+    """The canonical text of the address `number` of IP `version` 4 or 6. `number` must fit."""
+    if version == 4:
+        return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    return str(ipaddress.IPv6Address(number))
 
 
 def normalized_ip(text: str, field: str) -> str:

@@ -45,8 +45,9 @@ class GuestRecord(Record):
 
     def normalize(self) -> None:
         for field in ("id", "flavor", "hypervisor", "network", "subnet", "fwgroup", "vlangroup"):
-            if value := getattr(self, field):
-                setattr(self, field, normalized_id(value, field))
+            value = getattr(self, field)
+            if value and (normal := normalized_id(value, field)) is not value:
+                setattr(self, field, normal)
         self.mac = normalized_mac(self.mac)
         self.ip = normalized_ip(self.ip, "ip")
 

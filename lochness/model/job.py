@@ -100,4 +100,8 @@ class JobRecord(Record, omit_defaults=False):
         return fields
 
     def to_json(self) -> bytes:
-        return msgspec.json.encode(self.to_fields())
+        if self.unknown_fields:
+            return msgspec.json.encode(self.to_fields())
+        encoded = msgspec.json.encode(self)
+        # The first is the field itself: before it stand strings alone, and inside a string the quotes are escaped.
+        return encoded if self.error else encoded.replace(b'"error":"",', b"", 1)

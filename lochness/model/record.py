@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from copy import copy
 from typing import Annotated, Any, Final, Self
 
 import msgspec
@@ -81,6 +82,15 @@ class Record(msgspec.Struct, kw_only=True, dict=True):
         if self.unknown_fields:
             return msgspec.json.encode(self.to_fields())
         return msgspec.json.encode(self)
+
+    def with_fields(self, **fields: Any) -> Self:
+        """A copy with these fields. They come from code, typed and in their one spelling, and are not checked."""
+        copied = copy(self)
+        if self.__dict__:
+            copied.__dict__.update(self.__dict__)
+        for name, value in fields.items():
+            setattr(copied, name, value)
+        return copied
 
     def patched(self, changes: Mapping[str, Any]) -> Self:
         """A copy in which exactly the fields named in `changes` have their new values. Raises ValidationError."""

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from lochness.errors import NoCandidateError
+from lochness.model.address import ip_text
 from lochness.model.guest import GuestRecord
 from lochness.model.resources import Resources
 from lochness.placement.candidates import (
@@ -80,6 +81,7 @@ class _Kind:
         self.counts = [0] * len(_REASONS)
         self.candidates: set[int] = set()
         self.refused: Refused | None = None
+        self._scored: dict[int, Scored] = {}
         self._tally: tuple[FunctionTally, ...] | None = None
         self._tests = [_TESTS[function] for function in order if function in _TESTS]
 
@@ -90,6 +92,7 @@ class _Kind:
 
     def renew(self, ordinal: int, host: Host) -> None:
         self.refused = None
+        self._scored.pop(ordinal, None)
         before, after = self.verdicts[ordinal], self._verdict(host)
         if before == after:
             return
@@ -101,6 +104,15 @@ class _Kind:
             self.candidates.discard(ordinal)
         else:
             self.candidates.add(ordinal)
+
+    def scored(self, ordinal: int, host: Host) -> Scored:
+        """The host as a candidate, as it is now."""
+        scored = self._scored.get(ordinal)
+        if scored is None:
+            resources, free = host.parts.resources, host.free
+            share = share_of(self.claim, resources.guest_overhead_mb, free, resources.total)
+            scored = self._scored[ordinal] = Scored(host.id, free, share)
+        return scored
 
     def first(self, probe: Probe) -> list[int]:
         """The first candidates in the guest's order, at most BEST_MAX."""
@@ -198,8 +210,8 @@ class Chooser:
                     return decision
                 kind.refused = decision
             return Refused(guest, NoCandidateError.reason, kind.refused.message, kind.refused.tally)
-        chosen = [self._hosts[ordinal] for ordinal in kind.first(probe_of(guest.id, self._size))]
-        host = chosen[0]
+        chosen = kind.first(probe_of(guest.id, self._size))
+        host = self._hosts[chosen[0]]
         for pool in kind.pools:
             bridge = host.parts.subnets.get(pool.template.id)
             if bridge is not None and (number := pool.first_free()) is not None:
@@ -208,10 +220,10 @@ class Chooser:
                     hypervisor=host.id,
                     subnet=pool.template.id,
                     bridge=bridge,
-                    ip=str(pool.template.address(number)),
+                    ip=ip_text(number, pool.template.version),
                     claim=kind.claim,
                     tally=kind.tally(),
-                    best=tuple(_scored(each, kind.claim) for each in chosen),
+                    best=tuple([kind.scored(ordinal, self._hosts[ordinal]) for ordinal in chosen]),
                 )
         return self._slowly(guest)
 
@@ -264,8 +276,3 @@ def is_quick(functions: Sequence[CandidateFunction]) -> bool:
         and functions[-1:] == (candidate_randomize,)
         and candidate_has_subnet in functions
     )
-
-
-def _scored(host: Host, claim: Resources) -> Scored:
-    resources = host.parts.resources
-    return Scored(host.id, host.free, share_of(claim, resources.guest_overhead_mb, host.free, resources.total))

@@ -17,7 +17,7 @@ from functools import cached_property
 
 from lochness import keys
 from lochness.errors import ValidationError
-from lochness.model.address import IPAddress, parse_ip
+from lochness.model.address import IPAddress, ip_number
 from lochness.model.flavor import FlavorRecord
 from lochness.model.guest import Binding
 from lochness.model.hypervisor import HypervisorRecord
@@ -86,7 +86,7 @@ class SubnetView:
         return ipaddress.IPv4Address(number) if self.version == 4 else ipaddress.IPv6Address(number)
 
     def with_used(self, address: str) -> SubnetView:
-        return replace(self, used=self.used | {int(parse_ip(address, "ip"))})
+        return replace(self, used=self.used | {ip_number(address)})
 
 
 def range_of(first: int, last: int) -> Iterator[int]:
@@ -301,7 +301,7 @@ def _subnet_views(items: Iterable[KeyValue], unreadable: list[str]) -> dict[str,
                 record.validate()
                 records[id] = record
             elif rest.startswith("addresses/"):
-                used[id].add(int(parse_ip(rest.removeprefix("addresses/"), "ip")))
+                used[id].add(ip_number(rest.removeprefix("addresses/")))
         except ValidationError:
             unreadable.append(item.key)
     return {id: subnet_view(record, used[id]) for id, record in records.items()}
@@ -327,7 +327,7 @@ def _reserved(record: SubnetRecord) -> frozenset[int]:
     Networks of one or two addresses (/31, /32, /127, /128) have no address to spare: RFC 3021, RFC 6164.
     """
     network = record.ip_network
-    reserved = {int(parse_ip(record.gateway, "gateway"))} if record.gateway else set()
+    reserved = {ip_number(record.gateway, "gateway")} if record.gateway else set()
     if network.max_prefixlen - network.prefixlen > 1:
         reserved.add(int(network.network_address))
         if network.version == 4:

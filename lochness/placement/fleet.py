@@ -18,7 +18,7 @@ from typing import Final
 
 from lochness import keys
 from lochness.errors import ValidationError
-from lochness.model.address import parse_ip
+from lochness.model.address import ip_number
 from lochness.model.flavor import FlavorRecord
 from lochness.model.resources import Resources
 from lochness.model.subnet import SubnetRecord
@@ -86,7 +86,8 @@ class Host:
 
     def claim(self, guest_id: str, claim: Resources, group: str, revision: int) -> None:
         """The guest holds this much of it, as of `revision`."""
-        self.release(guest_id)
+        if guest_id in self.parts.claims:
+            self.release(guest_id)
         self.parts.claim(guest_id, claim, group)
         self.claim_revisions[guest_id] = revision
         self._count(claim, 1)
@@ -229,7 +230,7 @@ class Fleet:
         """The address was seen at this mod_revision; 0: it was seen to be free."""
         pool = self.pools.get(subnet_id)
         if pool is not None:
-            number = int(parse_ip(ip, "ip"))
+            number = ip_number(ip)
             was_full = pool.free <= 0
             if revision:
                 pool.take(number, revision)
@@ -289,7 +290,7 @@ class Fleet:
             self._take_subnet_record(id, value)
         elif rest.startswith("addresses/"):
             try:
-                number = int(parse_ip(rest.removeprefix("addresses/"), "ip"))
+                number = ip_number(rest.removeprefix("addresses/"))
             except ValidationError:
                 return
             pool = self.pools.get(id)
@@ -391,7 +392,7 @@ class Fleet:
         host.refresh()
         self.changed.add(host.id)
         pool = self.pools[placement.subnet]
-        pool.take(int(parse_ip(placement.ip, "ip")), PENDING)
+        pool.take(ip_number(placement.ip), PENDING)
         self.shape += pool.free <= 0
 
     def settle(self, placement: Placement, revision: int) -> None:
@@ -402,7 +403,7 @@ class Fleet:
                 host.claim_revisions[placement.guest.id] = revision
             host.bindings_known = max(host.bindings_known, revision)
         if pool is not None:
-            pool.used[int(parse_ip(placement.ip, "ip"))] = revision
+            pool.used[ip_number(placement.ip)] = revision
         if placement.guest.group:
             self._group_known[placement.guest.group] = revision
 
@@ -413,7 +414,7 @@ class Fleet:
             host.release(placement.guest.id)
             host.refresh()
             self.changed.add(host.id)
-        number = int(parse_ip(placement.ip, "ip"))
+        number = ip_number(placement.ip)
         if pool is not None and pool.used.get(number) == PENDING:
             was_full = pool.free <= 0
             pool.release(number)

@@ -18,7 +18,7 @@ from typing import Final
 from litestar.concurrency import sync_to_thread
 
 from lochness.errors import ConflictError, OverloadedError
-from lochness.store.protocol import MAX_TRANSACTION_OPS, Compare, DeletePrefix, Operation, PrefixUnchanged, Store
+from lochness.store.protocol import MAX_TRANSACTION_OPS, Compare, Store, name_of
 from lochness.transactions import Transaction, joined
 
 WAITING_MAX: Final = 4096
@@ -66,7 +66,7 @@ class GroupCommit:
         written: set[str] = set()
         while self._waiting:
             more = self._waiting[0].transaction
-            keys = {_key_of(operation) for operation in more.operations}
+            keys = {name_of(operation) for operation in more.operations}
             compares |= set(more.compares)
             is_full = max(len(compares), len(written) + len(keys)) > MAX_TRANSACTION_OPS
             if batch and (is_full or not written.isdisjoint(keys)):
@@ -94,7 +94,7 @@ class GroupCommit:
         failed = frozenset(error.keys)
         others = []
         for each in batch:
-            own = [key for key in (_key_of(compare) for compare in each.transaction.compares) if key in failed]
+            own = [key for key in (name_of(compare) for compare in each.transaction.compares) if key in failed]
             if own or len(batch) == 1:
                 _fail(each, ConflictError(error.message, keys=own, reason=error.reason))
             else:
@@ -111,7 +111,3 @@ class GroupCommit:
 def _fail(waiting: _Waiting, error: Exception) -> None:
     if not waiting.done.done():
         waiting.done.set_exception(error)
-
-
-def _key_of(part: Compare | Operation) -> str:
-    return part.prefix if isinstance(part, PrefixUnchanged | DeletePrefix) else part.key

@@ -18,12 +18,12 @@ from lochness.model.guest import GuestRecord
 from lochness.model.job import FETCH, SELECT_HYPERVISOR, JobRecord
 from lochness.placement.decide import Decision, Placement, Refused
 from lochness.placement.fleet import Fleet
-from lochness.store.protocol import MAX_TRANSACTION_OPS, Compare, Operation
+from lochness.store.protocol import MAX_TRANSACTION_OPS, Compare, Operation, name_of
 from lochness.transactions import Transaction, place_guest, update_job
 from lochness_controller.workers.decide import KnownJob
 from lochness_controller.workers.transitions import failed, placed
 
-#: How many jobs are taken up at a time; their places are committed in transactions of 25 guests or so.
+#: How many jobs are taken up at a time; their places are committed in transactions of 25 to 32 guests.
 BATCH_MAX: Final = 1000
 
 
@@ -83,7 +83,7 @@ def bundle(
     """As many of `waiting` as one transaction holds, and the rest in order. Empty when all must wait."""
     parts: list[tuple[Decided, JobRecord]] = []
     compares: dict[Compare, None] = {}
-    operations: list[Operation] = []
+    operations: dict[str, Operation] = {}  # by key: two guests of a group write the group's once
     rest: list[Decided] = []
     for number, decided in enumerate(waiting):
         if any(name in under_way for name in claims_of(decided)):
@@ -91,14 +91,13 @@ def bundle(
             continue
         job, transaction = outcome(decided, fleet, worker=worker, now=now)
         more = [compare for compare in transaction.compares if compare not in compares]
-        written = len(operations) + len(transaction.operations)
-        if max(len(compares) + len(more), written) > MAX_TRANSACTION_OPS:
+        if max(len(compares) + len(more), len(operations) + len(transaction.operations)) > MAX_TRANSACTION_OPS:
             rest += waiting[number:]
             break
         compares.update(dict.fromkeys(more))
-        operations += transaction.operations
+        operations.update((name_of(operation), operation) for operation in transaction.operations)
         parts.append((decided, job))
-    return Bundle(Transaction(tuple(compares), tuple(dict.fromkeys(operations))), tuple(parts)), rest
+    return Bundle(Transaction(tuple(compares), tuple(operations.values())), tuple(parts)), rest
 
 
 def outcome(decided: Decided, fleet: Fleet, *, worker: str, now: datetime) -> tuple[JobRecord, Transaction]:
@@ -123,7 +122,10 @@ def outcome(decided: Decided, fleet: Fleet, *, worker: str, now: datetime) -> tu
         guest_revision=waiting.guest_revision,
         now=now,
     )
-    return after, placement + update_job(after, revision)
+    job_change = update_job(after, revision)
+    return after, Transaction(  # no key is in both
+        placement.compares + job_change.compares, placement.operations + job_change.operations
+    )
 
 
 def decide(waiting: Iterable[Waiting], fleet: Fleet, choose: Callable[[GuestRecord], Decision]) -> list[Decided]:

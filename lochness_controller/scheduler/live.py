@@ -18,12 +18,15 @@ from lochness import events, keys
 from lochness.log import get_logger
 from lochness.placement.cluster import CLUSTER_SELECTORS
 from lochness.placement.fleet import Fleet
-from lochness.store.protocol import Change, Key, Prefix, Reading, Selector, Store, WatchBatch
+from lochness.store.protocol import Change, Key, KeyValue, Prefix, Reading, Selector, Store, WatchBatch
 from lochness.store.watching import Watching
 
 RELIST_S: Final = 600.0
 #: How long a refusal waits for the watch to bring what came before its job.
 CATCH_UP_LIMIT_S: Final = 0.25
+
+#: How many records of new guests are kept for who places them (some MB); the oldest go first.
+NEW_GUESTS_MAX: Final = 10_000
 
 _PATHS: Final = tuple(selector.prefix for selector in CLUSTER_SELECTORS)
 
@@ -39,6 +42,8 @@ class LiveCluster:
         self._arrived = threading.Condition(self.lock)
         self.fleet = Fleet()
         self._seen = 0
+        #: Guests' records that the watch brought and that were neither changed nor placed since.
+        self._new_guests: dict[str, KeyValue] = {}
         self._watching = Watching(
             store,
             keys.ROOT,  # all of it: the job that asks for a guest's place tells how far the view has come, too
@@ -63,6 +68,14 @@ class LiveCluster:
 
     def stop(self) -> None:
         self._watching.stop()
+
+    def pop_new_guest(self, id: str) -> KeyValue | None:
+        """The guest's record as it was created, once; None: it is to be read.
+
+        What the watch has not brought yet is missing from it: a compare with its revision has to say.
+        """
+        with self.lock:
+            return self._new_guests.pop(id, None) if self.is_current else None
 
     def reload(self) -> None:
         """Read everything anew, at one revision. Raises UnavailableError."""
@@ -97,6 +110,7 @@ class LiveCluster:
                     return  # `reload` was later, and the changes in between come by the watch
                 self.fleet.clear()  # the store was restored from a backup: nothing known of it holds
                 self._seen = 0
+            self._new_guests.clear()
             self._take_over(reading)
 
     def _take(self, batch: WatchBatch) -> None:
@@ -106,10 +120,23 @@ class LiveCluster:
                 path = _path_of(change.key)
                 if path in news and change.mod_revision > self._seen:
                     news[path].append(change)
+                elif path == keys.GUEST_PATH:
+                    self._take_guest(change)
             self._seen = max(self._seen, batch.revision)
             for path, changes in news.items():
                 self.fleet.take(path, changes, batch.revision)
             self._arrived.notify_all()
+
+    def _take_guest(self, change: Change) -> None:
+        id, rest = keys.object_id(change.key, keys.GUEST_PATH)
+        if rest != "metadata":
+            return
+        self._new_guests.pop(id, None)
+        value, revision = change.value, change.mod_revision
+        if value is not None and change.create_revision == revision:
+            self._new_guests[id] = KeyValue(change.key, value, revision, revision)
+            if len(self._new_guests) > NEW_GUESTS_MAX:
+                del self._new_guests[next(iter(self._new_guests))]
 
 
 def _path_of(key: str) -> str:

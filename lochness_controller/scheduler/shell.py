@@ -5,7 +5,8 @@ Invariants:
 2. While one transaction is under way the next is decided; what it decides counts what the first is about to take.
 3. Of a transaction that conflicts only the guests are decided anew whose own compares failed, after their hypervisors
    and addresses were read anew; each at most `ATTEMPTS_MAX` times, then its job fails.
-4. No guest is refused on a view that may have missed what came before its job: everything is read anew first.
+4. No guest is refused on a view that may have missed what came before its job: the view waits until it has seen the
+   job's own revision, and where it does not come to that in time everything is read anew first.
 5. A commit whose outcome is not known is followed by reading its jobs and guests, which show what became of it.
 
 Not guaranteed: an order among guests.
@@ -16,20 +17,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from typing import Final
 
 from lochness import events, keys
 from lochness.candidate_plugins import CONTROLLER_CANDIDATE_FUNCTIONS
 from lochness.clock import Clock
 from lochness.errors import AmbiguousWriteError, ConflictError, LochnessError, ValidationError
-from lochness.log import get_logger
+from lochness.log import Logger, get_logger
 from lochness.model.guest import GuestRecord
 from lochness.model.job import JobRecord
 from lochness.placement.candidates import CandidateFunction
 from lochness.placement.chooser import Chooser
 from lochness.placement.decide import Placement, Refused
-from lochness.store.protocol import Key, KeyValue, Store
+from lochness.store.protocol import MAX_TRANSACTION_OPS, Key, KeyValue, Store
 from lochness.transactions import update_job
 from lochness_controller.scheduler.decide import BATCH_MAX, Bundle, Decided, Waiting, bundle, decide, is_waiting
 from lochness_controller.scheduler.live import LiveCluster
@@ -38,9 +38,13 @@ from lochness_controller.workers.transitions import failed
 from lochness_controller.workers.view import JobsView
 
 ATTEMPTS_MAX: Final = 13
-#: How many guests are read and decided at a time, and how many transactions are under way at once.
-CHUNK_MAX: Final = 50
+#: How many guests are decided at a time, and how few of them wait for their transaction when the next are decided.
+CHUNK_MAX: Final = 500
+DECIDED_LOW: Final = 100
+#: How many transactions are under way at once.
 UNDER_WAY_MAX: Final = 2
+#: How many guests are read at once, each with its job: two keys.
+READ_MAX: Final = MAX_TRANSACTION_OPS // 2
 
 _log = get_logger("scheduler")
 
@@ -123,14 +127,14 @@ class _Placing:
             raise problem
 
     def _go_on(self, *, may_begin: bool) -> None:
-        if may_begin and self._fresh and len(self._decided) < CHUNK_MAX:
+        if may_begin and self._fresh and len(self._decided) < DECIDED_LOW:
             self._decide_more()
         if not (may_begin and self._send()):
             self._finish_oldest()
 
     def _decide_more(self) -> None:
         taken = [self._fresh.popleft() for _ in range(min(CHUNK_MAX, len(self._fresh)))]
-        waiting = self._read(taken)
+        waiting = self._waiting_of(taken)
         with self._live.lock:
             decided = decide(waiting, self._fleet, self._of._chooser.choose)
         refused = [each.waiting for each in decided if isinstance(each.decision, Refused)]
@@ -141,7 +145,23 @@ class _Placing:
             with self._live.lock:
                 again = iter(decide(refused, self._fleet, self._of._chooser.choose))
             decided = [next(again) if isinstance(each.decision, Refused) else each for each in decided]
-        self._decided += decided
+        # Guests of one hypervisor share compares: side by side, more of them go into one transaction.
+        self._decided = sorted(self._decided + decided, key=_hypervisor_of)
+
+    def _waiting_of(self, taken: Sequence[tuple[KnownJob, int]]) -> list[Waiting]:
+        """Those that still wait, with their guests."""
+        of = self._of
+        alive = of._workers_alive()
+        waiting, unread = [], []
+        for known, attempt in taken:
+            new = None if attempt else self._live.pop_new_guest(known.job.guest)
+            if new is None:
+                unread.append((known, attempt))
+            elif is_waiting(known.job, of._worker, alive):
+                waiting.append(_waiting(known, new, attempt))
+        for start in range(0, len(unread), READ_MAX):
+            waiting += self._read(unread[start : start + READ_MAX])
+        return waiting
 
     def _read(self, taken: Sequence[tuple[KnownJob, int]]) -> list[Waiting]:
         """Those that still wait, with their guests. Jobs are read as well from the second attempt on."""
@@ -203,9 +223,10 @@ class _Placing:
                 for decided, _ in sent.parts:
                     if decided.placement is not None:
                         self._fleet.settle(decided.placement, revision)
+            log = _log.bind()
             for decided, job in sent.parts:
                 self._of._view.learn(job, revision, decided.waiting.known.create_revision)
-                _tell(decided, job)
+                _tell(log, decided, job)
 
     def _learn_from(self, sent: Bundle, error: ConflictError | AmbiguousWriteError) -> None:
         """Decide anew what the conflict was about, the rest stays decided."""
@@ -259,14 +280,17 @@ def _known(item: KeyValue) -> KnownJob | None:
 
 
 def _waiting(known: KnownJob, item: KeyValue | None, attempt: int) -> Waiting:
-    waiting = Waiting(known, None, 0, attempt, f"guest {known.job.guest} does not exist any more")
     if item is None:
-        return waiting
+        return Waiting(known, None, 0, attempt, f"guest {known.job.guest} does not exist any more")
     try:
-        return replace(waiting, guest=GuestRecord.from_json(item.value), guest_revision=item.mod_revision, problem="")
+        return Waiting(known, GuestRecord.from_json(item.value), item.mod_revision, attempt)
     except ValidationError as error:  # one bad record must not stand in the way of a batch
         problem = f"the record of guest {known.job.guest} can not be read: {error.message}"
-        return replace(waiting, guest_revision=item.mod_revision, problem=problem)
+        return Waiting(known, None, item.mod_revision, attempt, problem)
+
+
+def _hypervisor_of(decided: Decided) -> str:
+    return decided.placement.hypervisor if decided.placement is not None else ""
 
 
 def _keys_of(decided: Decided) -> frozenset[str]:
@@ -285,9 +309,9 @@ def _keys_of(decided: Decided) -> frozenset[str]:
     return frozenset(names)
 
 
-def _tell(decided: Decided, job: JobRecord) -> None:
+def _tell(log: Logger, decided: Decided, job: JobRecord) -> None:
     match decided.decision:
         case Placement(hypervisor=hypervisor, subnet=subnet, ip=ip):
-            _log.info(events.GUEST_PLACED, job=job.id, guest=job.guest, hypervisor=hypervisor, subnet=subnet, ip=ip)
+            log.info(events.GUEST_PLACED, job=job.id, guest=job.guest, hypervisor=hypervisor, subnet=subnet, ip=ip)
         case Refused(message=message, reason=reason):
-            _log.warning(events.PLACEMENT_REFUSED, job=job.id, guest=job.guest, error=message, reason=reason)
+            log.warning(events.PLACEMENT_REFUSED, job=job.id, guest=job.guest, error=message, reason=reason)

@@ -11,13 +11,13 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
-from lochness.model.job import UNSET_TIME, JobRecord, rfc3339
+from lochness.model.job import UNSET_TIME, JobRecord, JobStep, rfc3339
 
 #: The last step of a create that failed.
 UNDO: Final = "undo"
@@ -25,7 +25,7 @@ UNDO: Final = "undo"
 
 def claimed(job: JobRecord, worker: str, now: datetime) -> JobRecord:
     """`worker` works on it from now on; its step goes on where it was."""
-    return job.patched(_claim(job, worker, now))
+    return job.with_fields(**_claim(job, worker, now))
 
 
 def _claim(job: JobRecord, worker: str, now: datetime) -> dict[str, Any]:
@@ -41,13 +41,13 @@ def _claim(job: JobRecord, worker: str, now: datetime) -> dict[str, Any]:
 
 def accepted(job: JobRecord, remote: str) -> JobRecord:
     """The agent took the current step as its job `remote`."""
-    return job.patched({"remote": remote})
+    return job.with_fields(remote=remote)
 
 
 def moved_on(job: JobRecord, action: str, now: datetime, *, message: str = "") -> JobRecord:
     """The current step is done (`message` says how); `action` is the next one."""
-    steps = [*_told(job, message), _step(action, now)]
-    return job.patched({"action": action, "remote": "", "take_ups": 0, "steps": steps})
+    steps = [*_told(job.steps, message), _step(action, now)]
+    return job.with_fields(action=action, remote="", take_ups=0, steps=steps)
 
 
 def placed(
@@ -55,30 +55,27 @@ def placed(
 ) -> JobRecord:
     """Its guest got a place on `hypervisor`; `worker` goes on with `action`."""
     claim = _claim(job, worker, now)
-    steps: list[dict[str, Any]] = claim.get("steps") or _told(job, "")
-    steps[-1]["message"] = f"placed on hypervisor {hypervisor}"
-    place = {"hypervisor": hypervisor, "explanation": dict(explanation)}
-    step = {"action": action, "remote": "", "take_ups": 0, "steps": [*steps, _step(action, now)]}
-    return job.patched({**claim, **place, **step})
+    steps = [*_told(claim.get("steps", job.steps), f"placed on hypervisor {hypervisor}"), _step(action, now)]
+    place = {"hypervisor": hypervisor, "explanation": dict(explanation), "remote": "", "take_ups": 0}
+    return job.with_fields(**{**claim, **place, "action": action, "steps": steps})
 
 
 def undoing(job: JobRecord, error: str, reason: str, now: datetime) -> JobRecord:
     """The current step failed for this reason; what the job has claimed and made is to be given back before it ends."""
-    steps = [*_told(job, "failed"), _step(UNDO, now)]
-    changes = {"error": _one_line(error), "reason": reason, "remote": "", "take_ups": 0, "steps": steps}
-    return job.patched(changes)
+    steps = [*_told(job.steps, "failed"), _step(UNDO, now)]
+    return job.with_fields(error=_one_line(error), reason=reason, remote="", take_ups=0, steps=steps)
 
 
 def undone(job: JobRecord, what: str, now: datetime, *, is_left: bool = False) -> JobRecord:
     """The job ends with the error it has; `what` tells of the undoing. `is_left`: not all was undone, and so it is said
     in the error too."""
     error = _one_line(f"{job.error}; {what}") if is_left else job.error
-    return job.patched({"status": "error", "error": error, "finished_at": rfc3339(now), "steps": _told(job, what)})
+    return job.with_fields(status="error", error=error, finished_at=rfc3339(now), steps=_told(job.steps, what))
 
 
 def done(job: JobRecord, now: datetime, *, message: str = "") -> JobRecord:
     """All of it is done."""
-    return job.patched({"status": "done", "finished_at": rfc3339(now), "steps": _told(job, message)})
+    return job.with_fields(status="done", finished_at=rfc3339(now), steps=_told(job.steps, message))
 
 
 def failed(
@@ -90,26 +87,26 @@ def failed(
         "error": _one_line(error),
         "reason": reason,
         "finished_at": rfc3339(now),
-        "steps": _told(job, "failed"),
+        "steps": _told(job.steps, "failed"),
     }
     if job.started_at == UNSET_TIME:
         changes["started_at"] = rfc3339(now)
     if explanation is not None:
         changes["explanation"] = dict(explanation)
-    return job.patched(changes)
+    return job.with_fields(**changes)
 
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _step(action: str, now: datetime) -> dict[str, Any]:
-    return {"action": action, "started_at": rfc3339(now), "message": ""}
+def _step(action: str, now: datetime) -> JobStep:
+    return JobStep(action=action, started_at=rfc3339(now))
 
 
-def _told(job: JobRecord, message: str) -> list[dict[str, Any]]:
+def _told(steps: Sequence[JobStep], message: str) -> list[JobStep]:
     """The steps so far, the last one with `message`."""
-    steps = [msgspec.to_builtins(step) for step in job.steps]
-    if steps and message:
-        steps[-1] = msgspec.to_builtins(msgspec.structs.replace(job.steps[-1], message=message))
-    return steps
+    told = list(steps)
+    if told and message:
+        told[-1] = msgspec.structs.replace(told[-1], message=message)
+    return told

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lochness.entities.addresses import SMALL_RANGE, view_with_free_addresses
 from lochness.ids import new_id
 from lochness.keys import subnet_address
-from lochness.model.address import normalized_mac
+from lochness.model.address import ip_number, ip_text, normalized_mac
 from lochness.model.subnet import SubnetRecord
 from lochness.placement.cluster import subnet_view
 from lochness.store.memory import MemoryStore
@@ -96,3 +96,11 @@ def test_a_mac_means_the_same_in_all_three_notations(mac: bytes, upper: bool):
     dotted = ".".join(mac.hex()[start : start + 4] for start in range(0, 2 * len(mac), 4))
     for spelled in (mac.hex(":"), mac.hex("-"), dotted):
         assert normalized_mac(spelled.upper() if upper else spelled) == mac.hex(":")
+
+
+@given(st.sampled_from((4, 6)), st.data())
+def test_an_address_is_the_number_that_the_standard_library_says(version: int, data: st.DataObject):
+    build = ipaddress.IPv4Address if version == 4 else ipaddress.IPv6Address
+    number = data.draw(st.integers(0, 2 ** (32 if version == 4 else 128) - 1))
+    assert ip_text(number, version) == str(build(number))
+    assert ip_number(str(build(number))) == number

@@ -85,3 +85,32 @@ def test_unknown_fields_survive_reading_changing_and_writing(record, unknown):
     written = json.loads(read.to_json())
     assert {name: written[name] for name in unknown} == unknown
     assert list(written)[: len(record.to_fields())] == list(record.to_fields())
+
+
+@given(records)
+def test_the_json_is_that_of_the_fields(record: Record):
+    assert json.loads(record.to_json()) == json.loads(json.dumps(record.to_fields()))
+    assert list(json.loads(record.to_json())) == list(record.to_fields())
+
+
+@given(ids, st.text(max_size=5).map(lambda text: f'{text}"error":"",'))
+def test_a_job_leaves_out_its_own_empty_error_and_no_other(id: str, text: str):
+    told = {"error": "", text: text}
+    job = JobRecord(id=id, guest=id, remote=text, action=text, error="", progress=text, explanation=told)
+    fields = json.loads(job.to_json())
+    assert "error" not in fields
+    assert fields == {name: value for name, value in job.to_fields().items() if name != "error"}
+    assert JobRecord.from_json(job.to_json()).explanation == told
+
+
+@given(records, st.dictionaries(texts, json_values, max_size=3))
+def test_a_copy_with_other_fields_keeps_the_unknown_ones_and_leaves_the_first_as_it_was(
+    record: Record, more: dict[str, object]
+):
+    with_more = type(record).from_fields({**record.to_fields(), **{f"x-{name}": more[name] for name in more}})
+    before = with_more.to_json()
+    name = type(record).__struct_fields__[0]
+    copied = with_more.with_fields(**{name: getattr(record, name)})
+    assert copied.to_json() == before
+    copied.with_fields(**{name: None})
+    assert copied.to_json() == with_more.to_json() == before

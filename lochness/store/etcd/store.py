@@ -40,6 +40,7 @@ from lochness.store.protocol import (
     Reading,
     Selector,
     Watch,
+    name_of,
 )
 from lochness.store.validation import check_selectors, check_transaction, check_ttl, check_watch
 
@@ -260,7 +261,7 @@ def _has_failed(compare: Compare, found: Any) -> bool:
 
 def _conflict(compares: Sequence[Compare], answer: Any) -> ConflictError:
     failed = [
-        compare.prefix if isinstance(compare, PrefixUnchanged) else compare.key
+        name_of(compare)
         for compare, response in zip(compares, answer.responses, strict=True)
         if _has_failed(compare, response.response_range.kvs)
     ]

@@ -21,7 +21,7 @@ from lochness.model.resources import Resources, ResourcesRecord
 from lochness.model.subnet import SubnetRecord
 from lochness.store.faults import FaultyStore
 from lochness.store.memory import MemoryStore
-from lochness.store.protocol import Key, Prefix, Put
+from lochness.store.protocol import Delete, Key, Prefix, Put
 from lochness.transactions import create_guest
 from lochness_controller.scheduler.shell import Scheduler
 from lochness_controller.workers.decide import KnownJob
@@ -273,3 +273,39 @@ def test_a_refusal_on_a_followed_cluster_has_the_tally_of_every_hypervisor():
     assert functions["candidate_has_resources"]["reasons"] == {"insufficient_memory": 3}
     assert len(functions["candidate_has_resources"]["nearest"]) == 3
     assert "insufficient_memory: wanted " in job.error
+
+
+def test_guests_that_changed_after_the_watch_told_of_them_are_placed_as_they_are_now():
+    store = make_store(hypervisors=4, room=9)
+    scheduler = scheduler_on(store)
+    scheduler.start()
+    try:
+        wait_until(lambda: scheduler.live.is_current, limit_s=20, what="view of the cluster")
+        named, gone, removed, same = add_guests(store, 4)
+        assert scheduler.live.has_seen(same.create_revision, limit_s=20)
+    finally:
+        scheduler.stop()
+    # A watch that is slow leaves a view that still has them so.
+    stale = {known.job.guest: scheduler.live._new_guests[known.job.guest] for known in (named, gone, removed, same)}
+    store.commit((), (Delete(keys.guest(gone.job.guest)),))
+    store.commit((), (Delete(keys.guest(removed.job.guest)), Delete(keys.job(removed.job.id))))
+    record = GuestRecord.from_json(stale[named.job.guest].value).with_fields(metadata={"name": "new"})
+    store.commit((), (Put(keys.guest(named.job.guest), record.to_json()),))
+    behind = scheduler_on(store)
+    behind.start()
+    try:
+        wait_until(lambda: behind.live.is_current, limit_s=20, what="view of the cluster")
+        behind.live._new_guests.update(stale)
+        behind.place([named, gone, removed, same])
+    finally:
+        behind.stop()
+    item = store.read(Key(keys.guest(named.job.guest))).one()
+    assert item is not None
+    placed = GuestRecord.from_json(item.value)
+    assert placed.is_placed
+    assert placed.metadata == {"name": "new"}
+    assert "does not exist any more" in job_of(store, gone).error
+    assert store.read(Key(keys.job(removed.job.id))).one() is None
+    assert job_of(store, same).action == "fetch"
+    assert len(bindings(store)) == 2
+    assert check(store.read(Prefix(keys.ROOT)).ranges[0]) == ()
