@@ -25,10 +25,10 @@ from lochness.errors import NotFoundError, ValidationError
 from lochness.ids import parse_id
 from lochness.jobs import request_cancel
 from lochness.model.job import JobRecord
-from lochness.store.protocol import Key, KeyValue, Prefix
+from lochness.store.protocol import Key, KeyValue
 from lochness_controller.api.answers import JOB_ID_HEADER, JSONLine, array_of
 from lochness_controller.api.documents import answers
-from lochness_controller.api.given import GivenClock, GivenContext
+from lochness_controller.api.given import GivenClock, GivenContext, GivenMirror
 from lochness_controller.api.noted import note
 
 WAIT_MAX_S: Final = 60.0
@@ -74,16 +74,13 @@ def router() -> Router:
 
 @get("/", sync_to_thread=True, responses=answers(list[JobRecord]))
 def list_jobs(
-    context: GivenContext,
+    mirror: GivenMirror,
     guest: FromQuery[str] = "",
     limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIMIT_MAX,
 ) -> JSONLine:
     """Jobs, newest first; of one guest only, at most so many."""
     guest_id = parse_id(guest, field="guest") if guest else ""
-    newest_first = sorted(
-        context.store.read(Prefix(keys.JOB_PATH)).ranges[0], key=lambda item: item.create_revision, reverse=True
-    )
-    return JSONLine(array_of(_first(newest_first, guest_id, limit)))
+    return JSONLine(array_of(mirror.jobs().newest(guest_id, limit)))
 
 
 @get("/{id:str}", responses=answers(JobRecord, 200, 404))
@@ -122,14 +119,3 @@ def _read(context: Context, key: str) -> KeyValue:
     if item is None:
         raise NotFoundError("job", keys.last_part(key))
     return item
-
-
-def _first(items: Iterable[KeyValue], guest_id: str, limit: int) -> Iterator[bytes]:
-    left = limit
-    for item in items:
-        if not left:
-            return
-        job = JobRecord.from_json(item.value)
-        if not guest_id or job.guest == guest_id:
-            left -= 1
-            yield job.to_json()

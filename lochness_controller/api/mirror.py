@@ -12,17 +12,20 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from lochness import events, keys
 from lochness.log import get_logger
-from lochness.store.protocol import Key, Reading, Store, WatchBatch
+from lochness.store.protocol import Key, KeyValue, Prefix, Reading, Store, WatchBatch
 from lochness.store.watching import Watching
+from lochness_controller.api.job_list import JobList
 from lochness_controller.api.picture import PICTURE_SELECTORS, Picture
 
 #: How long a request waits for the watch to bring what the store has already.
 CATCH_UP_LIMIT_S: Final = 0.25
+
+_JOBS: Final = Prefix(keys.JOB_PATH)
 
 _log = get_logger("api")
 
@@ -33,6 +36,7 @@ class Mirror:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._picture = Picture()
+        self._jobs = JobList()
         self._arrived = threading.Condition()
         self._on_batch: list[Callable[[WatchBatch], None]] = []
         self._on_gap: list[Callable[[int], None]] = []
@@ -44,7 +48,7 @@ class Mirror:
             on_transition=_tell_transition,
             # Not read anew as long as the watch holds: what is told to followers has no gap then.
             relist_s=math.inf,
-            selectors=PICTURE_SELECTORS,
+            selectors=(*PICTURE_SELECTORS, _JOBS),
         )
 
     def follow(self, on_batch: Callable[[WatchBatch], None], on_gap: Callable[[int], None]) -> None:
@@ -63,30 +67,42 @@ class Mirror:
 
     def current(self) -> Picture:
         """The picture of now. Raises UnavailableError."""
+        if self._is_current():
+            return self._picture
+        reading = self._store.read(*PICTURE_SELECTORS)
+        return _picture_of(reading.revision, reading.ranges)
+
+    def jobs(self) -> JobList:
+        """The jobs of now. Raises UnavailableError."""
+        return self._jobs if self._is_current() else JobList(self._store.read(_JOBS).ranges[0])
+
+    def _is_current(self) -> bool:
+        """Whether the watch has brought all that the store has, within `CATCH_UP_LIMIT_S`. Raises UnavailableError."""
         before = max(self._picture.revision, self._watching.revision)
         revision = self._store.read(Key(keys.ROOT)).revision
         if revision < before:  # readings only ever go on: the store went back, and the watch has yet to notice
-            return _picture_of(self._store.read(*PICTURE_SELECTORS))
+            return False
         deadline_s = time.monotonic() + CATCH_UP_LIMIT_S
         with self._arrived:
             while max(self._picture.revision, self._watching.revision) < revision:
                 remaining_s = deadline_s - time.monotonic()
                 if remaining_s <= 0:
-                    break
+                    return False
                 self._arrived.wait(remaining_s)
-            else:
-                return self._picture
-        return _picture_of(self._store.read(*PICTURE_SELECTORS))
+        return True
 
     def _take_snapshot(self, reading: Reading) -> None:
-        picture = _picture_of(reading)
+        *shown, jobs = reading.ranges
+        picture = _picture_of(reading.revision, shown)
         picture.guests()  # encoded here once, not by the first who asks
+        self._jobs.replace(JobList(jobs))
         self._picture.replace(picture)
         self._announce()
         for tell in self._on_gap:
             tell(reading.revision)
 
     def _take_batch(self, batch: WatchBatch) -> None:
+        self._jobs.apply(batch.changes)
         self._picture.apply(batch.changes, batch.revision)
         self._announce()
         for tell in self._on_batch:
@@ -97,8 +113,8 @@ class Mirror:
             self._arrived.notify_all()
 
 
-def _picture_of(reading: Reading) -> Picture:
-    return Picture(reading.revision, (item for items in reading.ranges for item in items))
+def _picture_of(revision: int, ranges: Iterable[Iterable[KeyValue]]) -> Picture:
+    return Picture(revision, (item for items in ranges for item in items))
 
 
 def _tell_transition(event: str, fields: Mapping[str, object]) -> None:
