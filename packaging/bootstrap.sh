@@ -47,6 +47,11 @@ real_packages() {
     group "the page in a real browser (about 390 MB on the disk)"
     need chromium command -v chromium
     need chromium-driver command -v chromedriver
+    group "the command line in the shells that complete its words, and its man pages"
+    need zsh command -v zsh
+    need fish command -v fish
+    need man-db command -v man
+    need mandoc command -v mandoc
     group "the demo guest's image: unpacking the kernel of a Debian package"
     need lz4 command -v lz4
     need xz-utils command -v xz
