@@ -69,10 +69,14 @@ ip address add "$ip/${mask:-24}" dev "$interface"
 
 @dataclass(frozen=True, slots=True)
 class GuestImage:
-    """A built image: absolute paths below `directory`, the kernel's command line, SHA-256 in hex by field name."""
+    """A built image: absolute paths below `directory`, the kernel's command line, SHA-256 in hex by field name.
+
+    `kernel` starts at once, with a BIOS only; `efi_kernel` is the same one as Debian packs it, which UEFI can start.
+    """
 
     directory: Path
     kernel: Path
+    efi_kernel: Path
     initrd: Path
     disk: Path
     cmdline: str
@@ -102,7 +106,7 @@ def guest_image(cache: Path | None = None) -> GuestImage:
 def read_image(directory: Path) -> GuestImage:
     """The image that `directory`/image.json describes."""
     record = json.loads((directory / "image.json").read_text())
-    files = {name: directory / record[name] for name in ("kernel", "initrd", "disk")}
+    files = {name: directory / record[name] for name in ("kernel", "efi_kernel", "initrd", "disk")}
     return GuestImage(directory=directory, cmdline=record["cmdline"], sha256=record["sha256"], **files)
 
 
@@ -144,10 +148,11 @@ def _build(cache: Path, recipe: str) -> GuestImage:
         image, modules = _kernel_files(kernel_package)
         busybox = _package_files(busybox_package, r"\./bin/busybox")["./bin/busybox"]
         (workshop / "vmlinux").write_bytes(unpacked_kernel(image))
+        (workshop / "vmlinuz").write_bytes(image)
         (workshop / "initrd.img").write_bytes(_initramfs(busybox, modules))
         qemu_img = require_program("qemu-img", "qemu-utils")
         _run([qemu_img, "create", "-q", "-f", "qcow2", "disk.qcow2", str(DISK_BYTES)], workshop)
-        record = {"kernel": "vmlinux", "initrd": "initrd.img", "disk": "disk.qcow2"}
+        record = {"kernel": "vmlinux", "efi_kernel": "vmlinuz", "initrd": "initrd.img", "disk": "disk.qcow2"}
         sha256 = {name: hashlib.sha256((workshop / file).read_bytes()).hexdigest() for name, file in record.items()}
         (workshop / "image.json").write_text(json.dumps({**record, "cmdline": CMDLINE, "sha256": sha256}, indent=2))
         workshop.chmod(0o755)

@@ -39,6 +39,7 @@ real_packages() {
     need libvirt-clients command -v virsh
     need qemu-system-x86 command -v qemu-system-x86_64
     need qemu-utils command -v qemu-img
+    need ovmf test -e /usr/share/qemu/firmware/60-edk2-x86_64.json
     group "the guests' network: bridges, and a ping to prove that they answer"
     need iproute2 find_program ip
     need iputils-ping command -v ping

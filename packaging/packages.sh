@@ -198,7 +198,7 @@ put 644 systemd/lochness.tmpfiles /usr/lib/tmpfiles.d/lochness-node.conf
 put 644 packaging/node.toml.example /etc/lochness/node.toml
 documents lochness-node
 finish "lochness-common (= $version), libvirt0, libvirt-daemon-system | libvirt-daemon, qemu-utils, iproute2, systemd" \
-    "the daemons of a Loch Ness hypervisor" "libvirt-daemon-driver-qemu, qemu-system-x86" <<'TEXT'
+    "the daemons of a Loch Ness hypervisor" "libvirt-daemon-driver-qemu, qemu-system-x86, ovmf" <<'TEXT'
 Heartbeat, resources, guestwatch and agent: what runs on each machine that
 carries guests. They hold the lease that says the machine is alive, report what
 it has for guests, watch the guests and do the work on them through libvirt.

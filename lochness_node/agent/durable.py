@@ -45,9 +45,18 @@ def publish_directory(finished: Path, path: Path) -> None:
     sync_directory(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Bring what is in the file to the disk. Raises OSError."""
+    _sync(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 def sync_directory(directory: Path) -> None:
     """Bring the names in `directory` to the disk. Raises OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -11,6 +11,7 @@ Not guaranteed: that the guest boots; the job ends when its domain runs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from lochness.errors import ConflictError, LochnessError, NotFoundError, UnavailableError
@@ -18,12 +19,15 @@ from lochness.identity import GuestID
 from lochness_node.agent.guests.disks import make_disk
 from lochness_node.agent.guests.host import Host, Progress
 from lochness_node.agent.guests.iso import write_seed
-from lochness_node.agent.guests.plan import GuestPlan, decide_leftover, images_of, plan_guest
+from lochness_node.agent.guests.plan import GuestPlan, boot_image, decide_leftover, images_of, plan_guest
 from lochness_node.agent.images.decide import CachedImage
 from lochness_node.agent.wire import Guest
 from lochness_node.agent.wishes import firmware
 
 UEFI_NOT_SUPPORTED: Final = "uefi_not_supported"
+KERNEL_NOT_EFI: Final = "kernel_not_efi"
+#: What every program for UEFI begins with, a kernel's too; without it the firmware would end in its own shell.
+_EFI_MAGIC: Final = b"MZ"
 
 
 def create_guest(host: Host, guest: Guest, progress: Progress) -> str:
@@ -68,12 +72,9 @@ def delete_guest(host: Host, guest_id: GuestID, progress: Progress) -> str:
 
 
 def planned(host: Host, guest: Guest, images: Mapping[str, CachedImage], revision: int) -> GuestPlan:
-    """`plan_guest` for this host. Raises as that, ConflictError (uefi_not_supported)."""
-    if firmware(guest.metadata) == "uefi" and host.domain_type() != "test" and "efi" not in host.driver.firmwares():
-        raise ConflictError(
-            "the guest wants UEFI, and libvirt knows no such firmware on this host; install it (Debian package ovmf)",
-            reason=UEFI_NOT_SUPPORTED,
-        )
+    """`plan_guest` for this host. Raises as that, ConflictError (uefi_not_supported, kernel_not_efi)."""
+    if firmware(guest.metadata) == "uefi" and host.domain_type() != "test":
+        _require_uefi(host, images.get(boot_image(guest)))
     return plan_guest(
         guest,
         host.records.path(GuestID(guest.id)),
@@ -83,6 +84,27 @@ def planned(host: Host, guest: Guest, images: Mapping[str, CachedImage], revisio
         disk_format=host.disk_format(),
         bridges={nic.network: host.bridge(nic.network) for nic in guest.nics},
     )
+
+
+def _require_uefi(host: Host, image: CachedImage | None) -> None:
+    if "efi" not in host.driver.firmwares():
+        raise ConflictError(
+            "the guest wants UEFI, and libvirt knows no such firmware on this host; install it (Debian package ovmf)",
+            reason=UEFI_NOT_SUPPORTED,
+        )
+    if image is None or image.boot is None:
+        return
+    try:
+        with Path(image.boot.kernel).open("rb") as kernel:
+            is_efi = kernel.read(len(_EFI_MAGIC)) == _EFI_MAGIC
+    except OSError as error:
+        raise UnavailableError(f"cannot read {image.boot.kernel}: {error.strerror}") from error
+    if not is_efi:
+        raise ConflictError(
+            f"the guest wants UEFI, and the kernel of its image {image.id} is no program for UEFI (a bzImage is one, "
+            "an unpacked vmlinux is not)",
+            reason=KERNEL_NOT_EFI,
+        )
 
 
 def _make(host: Host, guest: Guest, plan: GuestPlan, progress: Progress) -> None:

@@ -1,6 +1,7 @@
 """How does a disk file come to be?
 
-1. A disk appears whole, by a rename; one that is there is never touched.
+1. A disk appears whole, by a rename, and its bytes are on the disk by then; one that is there is never touched. So a
+   power cut leaves no empty file under its name, which the create that goes on afterwards would take for the disk.
 2. Its format and its image's are said: nothing is guessed from content.
 
 On libvirt's test driver, where nothing ever reads a disk, a machine without qemu-img gets sparse raw files instead.
@@ -9,6 +10,7 @@ QEMU guests always get qcow2 overlays.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from lochness.errors import UnavailableError
+from lochness_node.agent.durable import sync_file
 from lochness_node.agent.guests.access import keep_access
 from lochness_node.agent.guests.plan import DiskPlan
 from lochness_node.agent.guests.qemu_img import QEMU_IMG, qemu_img
@@ -47,9 +50,13 @@ def make_disk(plan: DiskPlan) -> bool:
         partial.chmod(0o600)  # what is in it is the guest's alone; libvirt gives it to QEMU's user
         if (user_id := os.geteuid()) != 0:
             keep_access(partial, user_id)
+        sync_file(partial)
         partial.rename(plan.path)
     except OSError as error:
         raise UnavailableError(f"cannot make the disk {plan.path}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)  # what a full disk left of it
     return True
 
 

@@ -420,3 +420,37 @@ for number, source in enumerate(sys.argv[3:]):
         lines = done.stdout.splitlines()
         assert lines[:2] == ["disk_full []", "disk_full []"], done.stdout + done.stderr
         assert lines[2].startswith("fetched")
+
+
+def test_a_full_disk_below_a_guest_is_said_and_nothing_half_made_stays(tmp_path: Path) -> None:
+    """On 64 kB of its own, too little for an empty qcow2 file and for a seed; then on enough."""
+    assert Machine.available() is None, Machine.available()
+    with Machine(tmp_path / "machine", "host") as machine:
+        small = tmp_path / "small"
+        small.mkdir()
+        machine.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small])
+        script = """
+import sys
+from pathlib import Path
+from lochness.errors import LochnessError
+from lochness_node.agent.guests.disks import make_disk
+from lochness_node.agent.guests.iso import write_seed
+from lochness_node.agent.guests.plan import DiskPlan
+from lochness_node.agent.guests.seed import Seed
+small = Path(sys.argv[1])
+for make in (
+    lambda: make_disk(DiskPlan(small / "vda.qcow2", "qcow2", 8, None)),
+    lambda: write_seed(small / "seed.iso", Seed("{}", "{}", "x" * 99999)),
+):
+    try:
+        make()
+        print("made", [path.name for path in small.iterdir()])
+    except (LochnessError, OSError) as error:
+        print(getattr(error, "message", error), [path.name for path in small.iterdir()])
+"""
+        outputs = []
+        for size in ("64k", "4m"):
+            machine.run(["mount", "-o", f"remount,size={size}", small])
+            outputs += machine.run([sys.executable, "-c", script, small], cwd=Path.cwd()).stdout.splitlines()
+        assert all("No space left on device" in line and line.endswith(" []") for line in outputs[:2]), outputs
+        assert [line.partition(" ")[0] for line in outputs[2:]] == ["made", "made"], outputs

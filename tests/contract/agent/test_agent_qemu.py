@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -21,6 +23,8 @@ BRIDGE, GATEWAY, ADDRESS = "agent0", "10.91.7.1", "10.91.7.20"
 BOOT_LIMIT_S = 120
 PING_LIMIT_S = 20
 RECOVERY_LIMIT_S = 30
+UEFI_MEMORY_MB = 192
+UEFI_BOOT_LIMIT_S = 240
 
 
 @pytest.fixture
@@ -53,14 +57,18 @@ echo "DISK-HELD <$held> GUEST-DONE"
 @pytest.fixture
 def image(qemu_agent: AgentProcess, guest_image: GuestImage) -> str:
     """The demo guest's image with its own kernel, fetched."""
+    return fetched(qemu_agent, guest_image, "kernel")
+
+
+def fetched(agent: AgentProcess, guest_image: GuestImage, kernel: Literal["kernel", "efi_kernel"]) -> str:
     id = new_id()
     request = {
         "id": id, "type": "kvm", "source": f"file://{guest_image.disk}", "sha256": guest_image.sha256["disk"],
-        "kernel": f"file://{guest_image.kernel}", "kernel_sha256": guest_image.sha256["kernel"],
+        "kernel": f"file://{getattr(guest_image, kernel)}", "kernel_sha256": guest_image.sha256[kernel],
         "initrd": f"file://{guest_image.initrd}", "initrd_sha256": guest_image.sha256["initrd"],
         "cmdline": guest_image.cmdline,
     }  # fmt: skip
-    qemu_agent.done(qemu_agent.post("/images", request))
+    agent.done(agent.post("/images", request))
     return id
 
 
@@ -173,7 +181,7 @@ def test_ten_guests_at_once(qemu_agent: AgentProcess, image: str, machine: Machi
 
 @pytest.mark.timeout(120)
 def test_what_the_host_cannot_do_is_refused_with_the_reason(qemu_agent: AgentProcess, image: str) -> None:
-    """VLANs on a bridge that has none; UEFI, unless a firmware is installed."""
+    """VLANs on a bridge that has none, and a bridge that is not here."""
     agent = qemu_agent
     guest = request_for(agent, image, ADDRESS)
     guest["nics"][0]["vlans"] = [7]
@@ -181,12 +189,47 @@ def test_what_the_host_cannot_do_is_refused_with_the_reason(qemu_agent: AgentPro
     assert job["Reason"] == "vlans_not_supported"
     assert f"bridge {BRIDGE} cannot carry the VLANs 7: " in job["Message"]
 
-    job = agent.ended(agent.post("/guests", request_for(agent, image, ADDRESS, firmware="uefi")))
-    if Path("/usr/share/qemu/firmware").exists():
-        assert job["Status"] == "Complete"
-    else:
-        assert job["Reason"] == "uefi_not_supported"
-        assert "ovmf" in job["Message"]
+
+@pytest.mark.timeout(400)
+def test_a_guest_with_uefi_keeps_its_variables_until_it_is_deleted(
+    qemu_agent: AgentProcess, guest_image: GuestImage, machine: Machine, libvirtd: Libvirtd
+) -> None:
+    """A kernel that only a BIOS can start is refused; one that UEFI can start boots, and answers."""
+    agent = qemu_agent
+    unfit = fetched(agent, guest_image, "kernel")
+    refused = agent.refused(agent.post("/guests", request_for(agent, unfit, ADDRESS, firmware="uefi")))
+    assert refused["Reason"] == "kernel_not_efi"
+
+    guest = request_for(agent, fetched(agent, guest_image, "efi_kernel"), ADDRESS, firmware="uefi")
+    guest["memory"] = UEFI_MEMORY_MB
+    path, console = f"/guests/{guest['id']}", agent.guest_dir / guest["id"] / "console.log"
+
+    def wait_for_boot() -> None:
+        wait_until(
+            lambda: console.exists() and "GUEST-READY" in console.read_text(errors="replace"),
+            limit_s=UEFI_BOOT_LIMIT_S,
+            what="guest that was booted by UEFI",
+        )
+        wait_until(lambda: answers_ping(machine), limit_s=PING_LIMIT_S, what="answer to a ping")
+
+    agent.done(agent.post("/guests", guest))
+    wait_for_boot()
+    nvram = ET.fromstring(libvirtd.virsh("dumpxml", guest["id"]).stdout).findtext("os/nvram", "")
+    variables = libvirtd.directory / "lib" / Path(nvram).relative_to("/var/lib/libvirt")
+    assert guest["id"] in variables.name
+
+    # Its snapshots are of its disks; the variables stay, also over a stop and a start.
+    before = variables.stat().st_ino
+    agent.done(agent.post(f"{path}/snapshots", {"name": "with-variables"}))
+    assert "shut down by itself" in agent.done(agent.post(f"{path}/shutdown"))["Message"]
+    agent.done(agent.post(f"{path}/snapshots/with-variables/rollback"))
+    agent.done(agent.post(f"{path}/start"))
+    assert variables.stat().st_ino == before
+
+    agent.done(agent.post(f"{path}/delete"))
+    assert not variables.exists()
+    assert list(variables.parent.iterdir()) == []
+    assert libvirtd.virsh("list", "--all", "--name").stdout.split() == []
 
 
 def pid_of(machine: Machine, guest_id: str) -> int | None:
