@@ -223,6 +223,7 @@ def test_a_guest_with_uefi_keeps_its_variables_until_it_is_deleted(
     agent.done(agent.post(f"{path}/snapshots", {"name": "with-variables"}))
     assert "shut down by itself" in agent.done(agent.post(f"{path}/shutdown"))["Message"]
     agent.done(agent.post(f"{path}/snapshots/with-variables/rollback"))
+    agent.bind(guest["id"])  # it is defined anew
     agent.done(agent.post(f"{path}/start"))
     assert variables.stat().st_ino == before
 

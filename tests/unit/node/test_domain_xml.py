@@ -134,8 +134,11 @@ def test_the_guest_gets_the_cpu_that_the_accelerator_can_give(domain_type, mode)
     assert element(tree, "cpu").get("mode") == mode
 
 
-def test_uefi_is_libvirts_to_find():
-    assert element(ET.fromstring(domain_xml(replace(SPEC, firmware="uefi"))), "os").get("firmware") == "efi"
+def test_uefi_is_libvirts_to_find_without_the_keys_of_others():
+    os = element(ET.fromstring(domain_xml(replace(SPEC, firmware="uefi"))), "os")
+    assert os.get("firmware") == "efi"
+    features = {each.get("name"): each.get("enabled") for each in os.iterfind("firmware/feature")}
+    assert features == {"secure-boot": "no", "enrolled-keys": "no"}
     assert element(ET.fromstring(domain_xml(SPEC)), "os").get("firmware") is None
 
 
