@@ -97,8 +97,8 @@ def _add_boot(domain: ET.Element, spec: DomainSpec) -> None:
         _text(os, "type", "hvm", arch="x86_64", machine=MACHINE)
         if spec.firmware == "uefi":
             os.set("firmware", "efi")
-            # Left to itself libvirt takes the first one described, on Debian that with Microsoft's keys: with it nothing
-            # starts that is not signed for them, as an image of one's own seldom is.
+            # Left to itself libvirt takes the first one described, on Debian that with Microsoft's keys: what is not
+            # signed for them does not start there, and an image of one's own seldom is.
             wanted = ET.SubElement(os, "firmware")
             for feature in ("secure-boot", "enrolled-keys"):
                 ET.SubElement(wanted, "feature", enabled="no", name=feature)
