@@ -43,7 +43,7 @@ def test_libvirtd_is(lab: Laboratory, how: str):
         assert alive(lab, host)
         host.signal(signal.SIGCONT, "libvirtd")
     assert qemu_pids(host) == pids
-    assert lab.pings(guest["ip"])
+    answers(lab, guest)
     with measured(f"libvirtd {how}, then a guest's QEMU killed: until the guest is started again"):
         starts_again(lab, host, guest["id"])
     assert alive(lab, host)

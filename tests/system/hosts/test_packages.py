@@ -123,7 +123,7 @@ def test_a_hypervisors_packages_from_install_to_purge(lab: Laboratory, bare: Hos
     assert "+later" in host.run("dpkg-query", "-W", "lochness-node").stdout
     assert (host.files / "etc/lochness/node.toml").read_text() == configuration
     assert qemu_pids(host) == running
-    assert lab.pings(guest["ip"])
+    answers(lab, guest)
 
     # What was stopped by hand stays stopped over an upgrade.
     host.run("systemctl", "stop", "lochness-resources")
@@ -135,7 +135,7 @@ def test_a_hypervisors_packages_from_install_to_purge(lab: Laboratory, bare: Hos
     assert (host.files / "etc/lochness/node.toml").read_text() == configuration
     assert not (host.files / "usr/bin/lochness-node").exists()
     assert qemu_pids(host) == running
-    assert lab.pings(guest["ip"])
+    answers(lab, guest)
 
     # Installed again it goes on at once, with the configuration that was there.
     dpkg(host, "--force-unsafe-io", "--force-confold", "--install", *(f"/root/{name}_later.deb" for name in NODE))
