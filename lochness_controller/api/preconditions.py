@@ -39,8 +39,11 @@ class Precondition:
             raise PreconditionError(f'{what} is at revision "{revision}", If-Match asks for {seen}')
 
 
-def refuse_where_there_is_no_revision(request: Request[Any, Any, Any]) -> None:
-    """Before a handler: If-Match on what has no ETag would be taken for a promise."""
+async def refuse_where_there_is_no_revision(request: Request[Any, Any, Any]) -> None:
+    """Before a handler: If-Match on what has no ETag would be taken for a promise.
+
+    A coroutine, because the framework calls everything else in a thread: two changes of threads for every request.
+    """
     is_kept = request.route_handler.opt.get("has_revision", False) or request.method in ("GET", "HEAD", "OPTIONS")
     if not is_kept and Precondition.of(request).tags is not None:
         raise PreconditionError(f"{request.method} {request.url.path} has no revision: If-Match can not be kept")
