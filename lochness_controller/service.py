@@ -110,19 +110,21 @@ class Controller:
         view.on_change(news.tell)
         self.presence = Presence(store, clock, ttl_s=settings.lease_ttl_s, on_change=self._wake)
         worker = self.presence.id
-        policy = Policy(load_candidate_functions(settings.candidate_functions), settings.failure_domain)
+        functions = load_candidate_functions(settings.candidate_functions)
+        scheduler = Scheduler(
+            store,
+            view,
+            clock,
+            worker=worker,
+            workers_alive=self._workers_alive,
+            functions=functions,
+            domain=settings.failure_domain,
+        )
+        policy = Policy(functions, settings.failure_domain, scheduler.live.snapshot)
         self._dispatcher = Dispatcher(
             store,
             view,
-            Scheduler(
-                store,
-                view,
-                clock,
-                worker=worker,
-                workers_alive=self._workers_alive,
-                functions=policy.functions,
-                domain=policy.domain,
-            ),
+            scheduler,
             settings,
             clock,
             worker=worker,

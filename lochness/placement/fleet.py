@@ -14,6 +14,7 @@ Not guaranteed: that a hypervisor of which a key cannot be read takes part; it i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from lochness import keys
@@ -377,6 +378,16 @@ class Fleet:
             subnets={id: pool.view() for id, pool in self.pools.items()},
             flavors=self.flavors,
             networks=self.networks(),
+        )
+
+    def snapshot(self) -> ClusterView:
+        """As `view`, to be kept: it shares nothing that changes."""
+        view = self.view()
+        return replace(
+            view,
+            hypervisors=dict(view.hypervisors),
+            subnets={id: replace(subnet, used=frozenset(subnet.used)) for id, subnet in view.subnets.items()},
+            flavors=dict(view.flavors),
         )
 
     def networks(self) -> Mapping[str, frozenset[str]]:

@@ -16,7 +16,7 @@ from typing import Final
 
 from lochness import events, keys
 from lochness.log import get_logger
-from lochness.placement.cluster import CLUSTER_SELECTORS
+from lochness.placement.cluster import CLUSTER_SELECTORS, ClusterView
 from lochness.placement.fleet import Fleet
 from lochness.store.protocol import Change, Key, KeyValue, Prefix, Reading, Selector, Store, WatchBatch
 from lochness.store.watching import Watching
@@ -62,6 +62,18 @@ class LiveCluster:
         """Whether no change up to `revision` can be missing; waits so long for it."""
         with self._arrived:
             return self._arrived.wait_for(lambda: self._seen >= revision, limit_s if self.is_current else 0)
+
+    def snapshot(self) -> tuple[int, ClusterView] | None:
+        """The cluster as it is now and the revision that it is known up to; None when the watch is behind.
+
+        What is being placed at the moment counts as there. Raises UnavailableError.
+        """
+        before = self._seen
+        revision = self._store.read(Key(keys.ROOT)).revision
+        if revision < before or not self.is_current or not self.has_seen(revision):
+            return None  # a store whose revisions went back was restored: what is known of it does not hold
+        with self.lock:
+            return self._seen, self.fleet.snapshot()
 
     def start(self) -> None:
         self._watching.start()

@@ -19,9 +19,10 @@ from lochness.model.job import JobRecord
 from lochness.model.network import NetworkRecord
 from lochness.model.resources import Resources, ResourcesRecord
 from lochness.model.subnet import SubnetRecord
+from lochness.placement.cluster import CLUSTER_SELECTORS, ClusterView, cluster_view
 from lochness.store.faults import FaultyStore
 from lochness.store.memory import MemoryStore
-from lochness.store.protocol import Delete, Key, Prefix, Put
+from lochness.store.protocol import Delete, DeletePrefix, Key, Prefix, Put
 from lochness.transactions import create_guest
 from lochness_controller.scheduler.shell import Scheduler
 from lochness_controller.workers.decide import KnownJob
@@ -287,8 +288,8 @@ def test_guests_that_changed_after_the_watch_told_of_them_are_placed_as_they_are
         scheduler.stop()
     # A watch that is slow leaves a view that still has them so.
     stale = {known.job.guest: scheduler.live._new_guests[known.job.guest] for known in (named, gone, removed, same)}
-    store.commit((), (Delete(keys.guest(gone.job.guest)),))
-    store.commit((), (Delete(keys.guest(removed.job.guest)), Delete(keys.job(removed.job.id))))
+    store.commit((), (DeletePrefix(keys.guest_prefix(gone.job.guest)),))
+    store.commit((), (DeletePrefix(keys.guest_prefix(removed.job.guest)), Delete(keys.job(removed.job.id))))
     record = GuestRecord.from_json(stale[named.job.guest].value).with_fields(metadata={"name": "new"})
     store.commit((), (Put(keys.guest(named.job.guest), record.to_json()),))
     behind = scheduler_on(store)
@@ -309,3 +310,35 @@ def test_guests_that_changed_after_the_watch_told_of_them_are_placed_as_they_are
     assert job_of(store, same).action == "fetch"
     assert len(bindings(store)) == 2
     assert check(store.read(Prefix(keys.ROOT)).ranges[0]) == ()
+
+
+def told_of(view: ClusterView) -> tuple[object, ...]:
+    """What two views of the same cluster have in common, however they came about."""
+    used = {id: (subnet.used, subnet.first, subnet.last, subnet.reserved) for id, subnet in view.subnets.items()}
+    return view.revision, view.hypervisors, used, view.flavors, view.networks
+
+
+def test_a_snapshot_is_as_new_as_the_question_and_stays_as_it_was():
+    store = make_store(hypervisors=3, room=2)
+    scheduler = scheduler_on(store)
+
+    def snapshot() -> ClusterView:
+        found = wait_until(scheduler.live.snapshot, limit_s=20, what="view that has come so far")
+        assert found is not None
+        assert found[0] == found[1].revision
+        return found[1]
+
+    assert scheduler.live.snapshot() is None, "nothing is known before the watch"
+    scheduler.start()
+    try:
+        wait_until(lambda: scheduler.live.is_current, limit_s=20, what="view of the cluster")
+        scheduler.place(add_guests(store, 2))
+        view = snapshot()
+        reading = store.read(*CLUSTER_SELECTORS)
+        expected = told_of(cluster_view(reading.revision, reading.ranges))
+        assert told_of(view) == expected
+        scheduler.place(add_guests(store, 3))
+        assert told_of(view) == expected
+        assert snapshot().revision > view.revision
+    finally:
+        scheduler.stop()
