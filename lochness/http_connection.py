@@ -2,7 +2,8 @@
 
 1. A connection on which no request begins is closed after UNUSED_LIMIT_S to twice that, also when a head comes letter
    by letter; one that began is answered.
-2. A body that is not complete BODY_LIMIT_S after its request began is refused with 408.
+2. A body that is not complete BODY_LIMIT_S after its request began is refused with 408; a client that leaves in the
+   middle of it has made a bad request, and nobody else a mistake.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def bounded_body(receive: Receive) -> Receive:
                 message = await receive()
         except TimeoutError as error:
             raise HTTPException(f"the body did not come within {BODY_LIMIT_S:g} s", status_code=408) from error
+        if message["type"] == "http.disconnect":
+            raise HTTPException("the client left before the body was complete", status_code=400)
         is_complete = not (message["type"] == "http.request" and message.get("more_body"))
         return message
 

@@ -8,8 +8,8 @@ Invariants:
    nothing, and sees no tokens: 403.
 2. A token that was removed is refused as soon as the watch has told, after `TRUSTED_S` at the latest.
 3. Every mutation, also one that is refused, is logged once with who, from where, what, the status and the request id.
-4. More than `requests_max` requests at a time are answered 429; who waits for a job or follows the events is not
-   counted: they hold no thread.
+4. More than `requests_max` requests at a time are answered 429; who waits for a job, follows the events or asks whether
+   the process lives is not counted: they hold no thread, and one that is busy is not to be taken for dead.
 """
 
 from __future__ import annotations
@@ -143,13 +143,13 @@ class Door:
         except LochnessError as error:
             await send_json(send, status_of(error), problem_of(error))
             return
-        if refusal is None and self._requests >= self._requests_max and not _waits(scope):
+        count = 1 if _is_counted(scope) else 0
+        if refusal is None and count and self._requests >= self._requests_max:
             text = f"{self._requests_max} requests are being answered already"
             refusal = _Refusal(429, "too_many_requests", text, ((b"retry-after", b"1"),))
         if refusal is not None:
             await send_json(send, refusal.code, problem(refusal.message, refusal.code, refusal.reason), refusal.headers)
             return
-        count = 0 if _waits(scope) else 1
         self._requests += count
         try:
             await self._inner(scope, bounded_body(receive), send)
@@ -213,5 +213,8 @@ def _changes_something(scope: HTTPScope) -> bool:
     return scope["method"] not in _READING and scope["path"] not in _READING_POSTS
 
 
-def _waits(scope: HTTPScope) -> bool:
-    return scope["path"] == "/events" or (scope["path"].startswith("/jobs/") and b"wait_s=" in scope["query_string"])
+def _is_counted(scope: HTTPScope) -> bool:
+    """Whether the request may hold a thread for as long as it lasts."""
+    path = scope["path"]
+    waits = path == "/events" or (path.startswith("/jobs/") and b"wait_s=" in scope["query_string"])
+    return not waits and path != "/healthz"

@@ -67,6 +67,11 @@ def status_of(error: LochnessError) -> int:
     return next((status for kind, status in _STATUS if isinstance(error, kind)), _INTERNAL)
 
 
+def reason_of(status: int) -> str:
+    """The reason that stands for a status which the web framework gave."""
+    return _REASONS.get(status, "invalid")
+
+
 def problem(message: str, code: int, reason: str, details: Mapping[str, object] | None = None) -> JSONObject:
     """The body of an error. Of `details`, what says something and does not hide one of the three."""
     body: JSONObject = {"message": message, "code": code, "reason": reason}
@@ -108,9 +113,7 @@ def answer_http_exception(request: Request[Any, Any, Any], error: HTTPException)
         405: f"{request.method} is not possible at {request.url.path}",
         413: "the body is larger than 1 MiB",
     }.get(status, _detail_of(error))
-    return JSONLine(
-        problem(message, status, _REASONS.get(status, "invalid")), status_code=status, headers=dict(error.headers or {})
-    )
+    return JSONLine(problem(message, status, reason_of(status)), status_code=status, headers=dict(error.headers or {}))
 
 
 def answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:

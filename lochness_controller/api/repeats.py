@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import msgspec
 from litestar.enums import ScopeType
+from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, HTTPRequestEvent, HTTPScope, Message, Receive, Scope, Send
 
 from lochness import keys
@@ -32,7 +33,7 @@ from lochness.ids import new_id
 from lochness.store.protocol import Key, KeyUnchanged, Put, Store
 from lochness_controller.api.answers import send_json
 from lochness_controller.api.fresh_ids import Seed, seeded
-from lochness_controller.api.problems import problem, problem_of, status_of
+from lochness_controller.api.problems import problem, problem_of, reason_of, status_of
 
 KEY_HEADER: Final = b"idempotency-key"
 KEPT_S: Final = 24 * 3600
@@ -122,9 +123,13 @@ class Repeats:
         if len(given) > 1 or not _KEY.fullmatch(text):
             await _refuse(send, 400, "Idempotency-Key must be given once, 1 to 255 visible ASCII letters", "invalid")
             return
-        body, is_complete = await _read_body(receive, self._body_max_bytes)
+        try:
+            body, is_complete = await _read_body(receive, self._body_max_bytes)
+        except HTTPException as error:  # too slow, or the client has gone
+            await _refuse(send, error.status_code, error.detail, reason_of(error.status_code))
+            return
         if not is_complete:
-            # Too large, or the client has gone: it is refused there.
+            # Too large: it is refused there.
             await self._inner(scope, _again(body, receive, is_all=False), send)
             return
         who = scope.get("state", {}).get("token", "")
