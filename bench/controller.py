@@ -11,7 +11,8 @@ from typing import Final
 from lochness_lab.etcd import free_ports
 from lochness_lab.processes import Process
 
-START_LIMIT_S: Final = 60.0
+#: A second alone; beside much else on two cores a start has taken over a minute, and that is not what is measured.
+START_LIMIT_S: Final = 300.0
 
 
 class Controller:

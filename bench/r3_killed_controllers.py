@@ -171,6 +171,7 @@ def run(kills: int, controllers: int, tell: bool = True) -> Found:
                     threading.Event().wait(dice.uniform(0, LIFE_MAX_S))
                     victim = dice.choice(running)
                     victim.kill()
+                    found.kills = number
                     found.violations += broken(store.read(Prefix(keys.ROOT)).ranges[0])
                     victim.start()
                     if tell and number % 20 == 0:
@@ -181,7 +182,6 @@ def run(kills: int, controllers: int, tell: bool = True) -> Found:
         finally:
             for controller in running:
                 controller.kill()
-        found.kills = kills
         found.acknowledged = len(load.acknowledged)
         true_reasons = TRUE_REASONS | {NoCandidateError.reason} if is_crowded else TRUE_REASONS
         look(found, store.read(Prefix(keys.ROOT)).ranges[0], fleet, load.acknowledged, true_reasons)
