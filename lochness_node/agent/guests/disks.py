@@ -56,7 +56,7 @@ def make_disk(plan: DiskPlan) -> bool:
         raise UnavailableError(f"cannot make the disk {plan.path}: {error.strerror}") from error
     finally:
         with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)  # what a full disk left of it
+            partial.unlink(missing_ok=True)  # what a failure left of it
     return True
 
 

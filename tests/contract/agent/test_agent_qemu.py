@@ -96,6 +96,7 @@ def test_a_guests_whole_life(
     guest = request_for(agent, image, ADDRESS, **{"name": "web-1", "user-data": COUNT_BOOTS})
     id, path, directory = guest["id"], f"/guests/{guest['id']}", agent.guest_dir / guest["id"]
     console = directory / "console.log"
+    guest["disks"].append({"size": 8})
 
     def wait_for_boot(held: str, times: int = 1) -> None:
         wait_until(
@@ -111,6 +112,9 @@ def test_a_guests_whole_life(
     wait_until(lambda: answers_ping(machine), limit_s=PING_LIMIT_S, what="answer to a ping")
     process = pid_of(machine, id)
     assert agent.delete(f"/images/{image}").status_code == 409
+    assert [(disk["device"], disk["size"]) for disk in agent.get(path).json()["disks"]] == [("vda", 32), ("vdb", 8)]
+    assert libvirtd.virsh("domblkinfo", id, "vdb").stdout.split()[1] == str(8 << 20)
+    machine.run(["test", "-c", libvirtd.virsh("ttyconsole", id).stdout.strip()])
 
     # It does not notice that the agent is killed and comes back, nor that libvirtd is restarted.
     agent.process.kill()
@@ -124,12 +128,13 @@ def test_a_guests_whole_life(
     assert pid_of(machine, id) == process
 
     # It is snapshotted while it runs, goes on, writes more; and goes back, bound anew in between.
-    agent.done(agent.post(f"{path}/snapshots", {"name": "booted-once"}))
+    taken = agent.done(agent.post(f"{path}/snapshots", {"name": "booted-once"}))
+    assert "snapshot booted-once of vda, vdb was taken" in taken["Message"]
     assert answers_ping(machine)
     agent.done(agent.post(f"{path}/restart"))
     wait_for_boot("+")
     downloaded = tmp_path / "downloaded.qcow2"
-    downloaded.write_bytes(agent.get(f"{path}/snapshots/booted-once/download").content)
+    downloaded.write_bytes(agent.get(f"{path}/disks/vda/snapshots/booted-once/download").content)
     assert first_bytes(downloaded) == b"+"
     revision = agent.bind(id)
     agent.done(agent.post(f"{path}/snapshots/booted-once/rollback"))
