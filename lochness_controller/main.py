@@ -7,6 +7,7 @@ wrong command line.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -96,7 +97,7 @@ def run(settings: ControllerSettings, reread: Callable[[], ControllerSettings]) 
         key=settings.etcd_key,
         timeout_s=settings.etcd_timeout_s,
     )
-    running = Controller(settings, store, reread=reread, notifier=SystemdNotifier())
+    running = Controller(settings, store, reread=reread, notifier=SystemdNotifier(), on_filled=_spare_what_stays)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: running.ask_stop())
     signal.signal(signal.SIGHUP, lambda _number, _frame: running.ask_reload())
@@ -111,6 +112,13 @@ def _allow_open_files() -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(OSError, ValueError):  # a sandbox that forbids it: its unit says how many
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _spare_what_stays() -> None:
+    """Let the garbage collector pass over what was read at the start: 20,000 guests and their jobs are 300,000 objects,
+    and each look at all of them stops every thread for 0.3 s. Once only: what is spared is never looked at again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _end(code: int) -> None:

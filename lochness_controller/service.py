@@ -83,7 +83,8 @@ class _Server(uvicorn.Server):
 class Controller:
     """One controller on `store`. The sockets are open from here on: `addresses` says where.
 
-    Raises ConfigurationError for an address that can not be listened on.
+    `on_filled` is called once, when all that is kept of the store was read. Raises ConfigurationError for an address that
+    can not be listened on.
     """
 
     def __init__(
@@ -94,10 +95,12 @@ class Controller:
         reread: Callable[[], ControllerSettings] | None = None,
         clock: Clock | None = None,
         notifier: SystemdNotifier | None = None,
+        on_filled: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._reread = reread or (lambda: settings)
+        self._on_filled = on_filled
         self._is_reload_asked = False
         self._told_status = ""
         self._notifier = notifier or SystemdNotifier()
@@ -120,6 +123,7 @@ class Controller:
             functions=functions,
             domain=settings.failure_domain,
         )
+        self._jobs, self._live = view, scheduler.live
         policy = Policy(functions, settings.failure_domain, scheduler.live.snapshot)
         self._dispatcher = Dispatcher(
             store,
@@ -201,8 +205,11 @@ class Controller:
 
     async def _supervise(self) -> None:
         """Tell systemd when we are ready, and then that we are alive."""
-        is_ready, next_sign_s = False, 0.0
+        is_ready, next_sign_s, is_filled = False, 0.0, False
         while True:
+            if not is_filled and self._jobs.is_filled and self._live.is_current and self._mirror.is_current:
+                is_filled = True
+                self._on_filled()
             if self._server.started and not is_ready and self.presence.has_store.is_set():
                 is_ready = self._notifier.ready()
                 if is_ready:

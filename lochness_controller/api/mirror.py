@@ -65,6 +65,11 @@ class Mirror:
         """End; waits a second at most."""
         self._watching.stop()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether all was read and the watch is not known to be broken."""
+        return self._watching.is_current
+
     def current(self) -> Picture:
         """The picture of now. Raises UnavailableError."""
         if self._is_current():
