@@ -83,8 +83,8 @@ class _Server(uvicorn.Server):
 class Controller:
     """One controller on `store`. The sockets are open from here on: `addresses` says where.
 
-    `on_filled` is called once, when all that is kept of the store was read. Raises ConfigurationError for an address that
-    can not be listened on.
+    `on_filled` is called once, when all that is kept of the store was read. Raises ConfigurationError for an address
+    that can not be listened on.
     """
 
     def __init__(
