@@ -2,8 +2,12 @@
 
 An etcd of three members, a controller, one hypervisor with its four daemons on libvirt's test driver, and four more of
 which only the heartbeats run. After each trouble the whole chain is tried until it works: a guest is created, seen
-running, and deleted again. A violation is a heartbeat key that was ever gone, a daemon that ended, a chain that needs
-more than 5 s longer than before any trouble, and whatever `lochness.invariants` finds at the end.
+running, and deleted again. A violation is a hypervisor that the controller told to be lost, a heartbeat key that was
+ever gone, a daemon that ended, a chain that needs more than 5 s longer than before any trouble, and whatever
+`lochness.invariants` finds at the end.
+
+An etcd that stands still for longer than the leases' ttl ends them when it goes on, whatever a daemon does: then the
+keys must be back before anybody is told (`keys_anew` counts them), and they are watched again from there on.
 
     make bench-R4            QUICK=1: frozen for 12 s, two leaders killed
 """
@@ -23,7 +27,7 @@ from typing import Any, Final
 
 import httpx
 
-from lochness import keys
+from lochness import events, keys
 from lochness.errors import LochnessError
 from lochness.invariants import check
 from lochness.store.etcd import EtcdStore
@@ -34,6 +38,7 @@ from lochness_lab.etcd import EtcdCluster, EtcdServer
 from lochness_lab.processes import Process
 from lochness_lab.readiness import Readiness
 from lochness_lab.waiting import wait_until
+from lochness_node.settings import HeartbeatSettings
 
 HEARTS: Final = 4
 FROZEN_S: Final = 40.0
@@ -88,6 +93,7 @@ class Found:
 
     chains_s: list[float] = field(default_factory=list)
     recoveries_s: list[float] = field(default_factory=list)
+    keys_anew: int = 0
     violations: list[str] = field(default_factory=list)
 
 
@@ -130,6 +136,14 @@ def run(frozen_s: float, kills: int, round_s: float) -> Found:
             for member in cluster.members.members:
                 member.thaw()
             recovered(f"etcd frozen for {frozen_s:g} s")
+            if frozen_s >= HeartbeatSettings().ttl_s:
+                before, births = (
+                    births,
+                    wait_until(
+                        lambda: all_of(heartbeats(store), births), limit_s=RECOVERY_LIMIT_S, what="all heartbeats"
+                    ),
+                )
+                found.keys_anew = sum(births[id] != birth for id, birth in before.items())
             for number in range(1, kills + 1):
                 leader = cluster.members.leader()
                 leader.kill()
@@ -146,6 +160,9 @@ def run(frozen_s: float, kills: int, round_s: float) -> Found:
         for name, part in cluster.parts.items():
             if not part.is_running or part.pid != pids[name]:
                 found.violations.append(f"{name} ended with status {part.returncode}: {part.log_tail(3)}")
+        told = cluster.parts["controller"].log.read_text().count(events.HYPERVISOR_LOST)
+        if told:
+            found.violations.append(f"the controller told {told} times that a hypervisor was lost")
         after = wait_until(lambda: heartbeats(store), limit_s=30, what="answer of etcd")
         found.violations += [f"hypervisor {id} was down" for id, birth in births.items() if after.get(id) != birth]
         items = store.read(Prefix(keys.ROOT)).ranges[0]
@@ -157,6 +174,11 @@ def heartbeats(store: EtcdStore) -> dict[str, int]:
     """The revisions at which the heartbeat keys came to be: another one tells that a key was gone in between."""
     items = store.read(Prefix(keys.HYPERVISOR_PATH)).ranges[0]
     return {item.key.split("/")[2]: item.create_revision for item in items if item.key.endswith("/heartbeat")}
+
+
+def all_of(found: dict[str, int], wanted: Mapping[str, int]) -> dict[str, int]:
+    """What was found when it is all that is wanted, else nothing."""
+    return found if found.keys() >= wanted.keys() else {}
 
 
 def chain(cluster: DriverCluster) -> float:
@@ -228,7 +250,8 @@ def main() -> None:
     usual_s, worst_s = max(found.chains_s), max(found.recoveries_s, default=0)
     print(
         f"R4 value={len(found.violations)} unit=violations frozen_s={frozen_s:g} leaders_killed={kills} "
-        f"usual_s={usual_s:.2f} worst_recovery_s={worst_s:.2f} seconds={time.monotonic() - began_s:.0f}"
+        f"keys_anew={found.keys_anew} usual_s={usual_s:.2f} worst_recovery_s={worst_s:.2f} "
+        f"seconds={time.monotonic() - began_s:.0f}"
     )
     raise SystemExit(1 if found.violations else 0)
 
