@@ -37,7 +37,7 @@ def qemu_agent(
         etcd_server.url,
         libvirt=libvirtd.uri_outside,
         image_source_dirs=[str(guest_image.directory)],
-        shutdown_timeout_s=25,
+        shutdown_timeout_s=100,
         domain_type="qemu",  # what the self-test says is another test's question
     ) as agent:
         yield agent
