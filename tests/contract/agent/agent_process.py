@@ -19,12 +19,13 @@ from lochness.model.hypervisor import HeartbeatRecord
 from lochness.store.connect import open_store
 from lochness.store.protocol import Delete, Put
 from lochness_lab.processes import Process
+from lochness_lab.waiting import wait_until
 from lochness_node.fencing import this_host, this_machine
 
 JSON = dict[str, Any]
 
 START_LIMIT_S = 60
-JOB_LIMIT_S = 30
+JOB_LIMIT_S = 120.0
 
 
 class AgentProcess:
@@ -138,9 +139,13 @@ class AgentProcess:
     def ended(self, answer: httpx.Response) -> JSON:
         """The job that `answer` named, when it has ended."""
         assert answer.status_code == 202, answer.text
-        job: JSON = self.get(f"/jobs/{answer.headers['X-Guest-Job-ID']}", wait_s=str(JOB_LIMIT_S)).json()
-        assert job["Status"] in ("Complete", "Error"), job
-        return job
+        path = f"/jobs/{answer.headers['X-Guest-Job-ID']}"
+
+        def ended() -> JSON | None:
+            job: JSON = self.get(path, wait_s="10").json()
+            return job if job["Status"] in ("Complete", "Error") else None
+
+        return wait_until(ended, limit_s=JOB_LIMIT_S, what=f"end of {path}")
 
     def done(self, answer: httpx.Response) -> JSON:
         """As `ended`, for a job that must succeed."""
