@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import lochness
+from lochness import keys
 from lochness.errors import DeadlineError, UnavailableError
 from lochness_lab.etcd import EtcdServer, free_ports
 from lochness_lab.guest_image import default_cache
@@ -269,10 +270,15 @@ class Cluster(ABC):
         return ""
 
     def left_of(self, guest_id: str) -> list[str]:
-        """What is there of a guest, but for its jobs: keys, files, domains. Empty after a delete."""
-        jobs = "lochness/jobs/"
+        """What is there of a guest: keys, files, domains. Empty after a delete.
+
+        But for its jobs, and the answers that are kept for those who ask once more: they tell what was.
+        """
+        history = ("lochness/jobs/", keys.REQUEST_PATH)
         found = [
-            f"key {key}" for key, value in self.keys().items() if guest_id in key + value and not key.startswith(jobs)
+            f"key {key}"
+            for key, value in self.keys().items()
+            if guest_id in key + value and not key.startswith(history)
         ]
         found += [f"file {path}" for path in self.guest_dir.rglob("*") if guest_id in str(path)]
         return found + [f"domain {domain}" for domain in self.domains() if domain == guest_id]

@@ -141,9 +141,9 @@ class AgentProcess:
         assert answer.status_code == 202, answer.text
         path = f"/jobs/{answer.headers['X-Guest-Job-ID']}"
 
-        def ended() -> JSON | None:
+        def ended() -> JSON:
             job: JSON = self.get(path, wait_s="10").json()
-            return job if job["Status"] in ("Complete", "Error") else None
+            return job if job["Status"] in ("Complete", "Error") else {}
 
         return wait_until(ended, limit_s=JOB_LIMIT_S, what=f"end of {path}")
 

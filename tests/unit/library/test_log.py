@@ -6,10 +6,19 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from lochness.log import _JournalFields, configure_logging, get_logger, logged_counts
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    """What is configured here is the whole process's, and other tests read what their controllers log."""
+    yield
+    structlog.reset_defaults()
 
 
 def journal_entry(**fields: object) -> dict[str, str]:
