@@ -269,6 +269,8 @@ def main() -> None:
     began_s = time.monotonic()
     alone, paired = run(kills - kills // 2, 1), run(kills // 2, 2)
     violations = [*alone.violations, *paired.violations]
+    for kind, count in Counter(text.partition(":")[0] for text in violations).most_common(20):
+        print(f"R3: {count} x {kind}")
     for text in violations[:20]:
         print(f"R3: {text}")
     ends = alone.ends + paired.ends

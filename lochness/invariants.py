@@ -347,8 +347,10 @@ def _one_sided(snapshot: _Snapshot, key: str, other: str, *, is_deleted: bool = 
 
 
 def _jobs(snapshot: _Snapshot) -> Iterator[Violation]:
+    """Those that wait behind a delete that is done are no fault: each is told so, at its turn, as not_found."""
+    deleted = {job.guest for job, _ in snapshot.jobs if job.request == "delete" and job.status == "done"}
     for job, item in snapshot.jobs:
-        if not job.is_finished and keys.guest(job.guest) not in snapshot.items:
+        if not job.is_finished and keys.guest(job.guest) not in snapshot.items and job.guest not in deleted:
             yield Violation(
                 ViolationKind.JOB_WITHOUT_GUEST,
                 (item.key, keys.guest(job.guest)),

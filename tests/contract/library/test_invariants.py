@@ -121,3 +121,12 @@ def test_a_link_of_vlans_that_stands_on_one_side_is_found(scene: Scene, store: S
     assert violation.repair is not None
     violation.repair.commit(store)
     assert violations(store) == ()
+
+
+@pytest.mark.parametrize(("status", "found"), [("done", 0), ("working", 1)])
+def test_a_job_that_waits_behind_a_delete_that_is_done_breaks_no_promise(scene: Scene, store: Store, status, found):
+    delete = JobRecord(id=new_id(), guest=GONE, request="delete", action="delete", status=status)
+    waiting = JobRecord(id=new_id(), guest=GONE, request="reboot", action="reboot", status="new")
+    store.commit((), [Put(keys.job(job.id), job.to_json()) for job in (delete, waiting)])
+    about = [violation.keys[0] for violation in violations(store)]
+    assert about.count(keys.job(waiting.id)) == found
