@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap venv check format test test-system fuzz demo lab bench soak packages wheel clean
+.PHONY: help bootstrap venv check format test test-system test-openvswitch fuzz demo lab bench soak packages wheel clean
 
 BIN := .venv/bin
 PACKAGES := lochness lochness_node lochness_controller lochness_lab
@@ -37,6 +37,10 @@ test: bootstrap ## install what is missing and run every test, the real parts in
 test-system: packages ## tests on whole hosts that boot, installed from the packages: some minutes, needs root
 	@packaging/bootstrap.sh lab
 	$(BIN)/python -m pytest -m hosts tests/system/hosts $(ARGS)
+
+test-openvswitch: bootstrap ## VLANs of real guests on an Open vSwitch of the test's own: half a minute, needs root
+	@packaging/bootstrap.sh lab
+	$(BIN)/python -m pytest -m openvswitch tests/contract/agent/test_agent_openvswitch.py $(ARGS)
 
 fuzz: bootstrap ## requests made up from the OpenAPI documents of controller and agent, many more than make test tries
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-300} $(BIN)/python -m pytest -q --timeout 0 tests/contract/api/test_any_request.py tests/contract/agent/test_agent_document.py $(ARGS)

@@ -63,6 +63,8 @@ lab_packages() {
     group "whole hosts: their Debian, and systemd as pid 1 in containers"
     need mmdebstrap find_program mmdebstrap
     need systemd-container find_program systemd-nspawn
+    group "VLANs of guests on a switch that has them (make test-openvswitch)"
+    need openvswitch-switch find_program ovs-vswitchd
 }
 
 python_header() { "$python" -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")'; }
