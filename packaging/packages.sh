@@ -162,8 +162,8 @@ finish() { # DEPENDS DESCRIPTION [RECOMMENDS], the long description from standar
     gzip -9n "$root/usr/share/doc/$package/changelog"
     mkdir -p "$root/DEBIAN"
     for script in preinst postinst prerm postrm; do
-        if [ -e "packaging/deb/$package.$script" ]; then
-            install -m 755 "packaging/deb/$package.$script" "$root/DEBIAN/$script"
+        if packaging/deb/script "$package" "$script" >$build/script; then
+            install -m 755 $build/script "$root/DEBIAN/$script"
         fi
     done
     if [ -d "$root/etc" ]; then (cd "$root" && find etc -type f -printf '/%p\n' | LC_ALL=C sort >DEBIAN/conffiles); fi

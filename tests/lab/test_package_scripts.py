@@ -50,23 +50,50 @@ _CONFIGURE = """
 mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/system
 [ ! -e /usr/sbin/policy-rc.d ] || mount --bind /bin/true /usr/sbin/policy-rc.d  # some machines forbid all starts
-PATH=$1 sh "$2" configure $3
+PATH=$1 script=$2 before=$3
+shift 3
+for words; do sh "$script.preinst" $words; done
+sh "$script.postinst" configure $before
 """
 
 
-@pytest.mark.parametrize("package", ["node", "controller"])
-@pytest.mark.parametrize(("before", "action"), [("", "start"), ("0.1.0", "try-restart")])
-def test_an_installation_waits_for_no_daemon(tmp_path: Path, package: str, before: str, action: str):
-    # The daemons are ready when etcd answers, and etcd may be what the same apt configures next.
+def configured(tmp_path: Path, package: str, before: str, *unpacked: str) -> list[str]:
+    """What systemctl is asked when dpkg unpacks the package, told these words, and configures it after that version."""
     told = tmp_path / "told"
     for program in ("systemctl", "systemd-sysusers", "systemd-tmpfiles", "deb-systemd-helper", f"lochness-{package}"):
         (tmp_path / program).write_text(f'#!/bin/sh\necho "{program} $*" >>{told}\n')
         (tmp_path / program).chmod(0o755)
-    os.symlink(shutil.which("sh") or "sh", tmp_path / "sh")
+    for program in ("sh", "rm"):
+        os.symlink(shutil.which(program) or program, tmp_path / program)
+    for kind in ("preinst", "postinst"):
+        argv = [str(SCRIPTS / "script"), f"lochness-{package}", kind]
+        text = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=30).stdout
+        (tmp_path / f"script.{kind}").write_text(text)
     own = ["unshare", "--map-root-user", "--mount"] if os.geteuid() else ["unshare", "--mount"]
-    script = SCRIPTS / f"lochness-{package}.postinst"
-    argv = [*own, "sh", "-ec", _CONFIGURE, "configure", str(tmp_path), str(script), before]
+    argv = [*own, "sh", "-ec", _CONFIGURE, "configure", str(tmp_path), str(tmp_path / "script"), before, *unpacked]
     subprocess.run(argv, check=True, capture_output=True, text=True, timeout=30)
-    asked = [line for line in told.read_text().splitlines() if f" {action} " in line]
-    assert asked, told.read_text()
-    assert all(line.startswith("systemctl --quiet --system --no-block ") for line in asked)
+    return [line for line in told.read_text().splitlines() if line.startswith("systemctl ")]
+
+
+@pytest.mark.parametrize("package", ["node", "controller"])
+@pytest.mark.parametrize(
+    ("unpacked", "before", "action"),
+    [
+        (["install"], "", "start"),
+        (["upgrade 0.1.0"], "0.1.0", "try-restart"),
+        # Removed and not purged: dpkg names the version whose configuration is still there, as at an upgrade.
+        (["install 0.1.0"], "0.1.0", "start"),
+        # dpkg --configure, of what was unpacked before a boot.
+        ([], "0.1.0", "try-restart"),
+        # An installation that did not come to its end, and then an upgrade.
+        (["install 0.1.0", "upgrade 0.1.0"], "0.1.0", "try-restart"),
+    ],
+)
+def test_what_is_started_when_a_package_is_configured(
+    tmp_path: Path, package: str, unpacked: list[str], before: str, action: str
+):
+    asked = configured(tmp_path, package, before, *unpacked)
+    begun = [line for line in asked if " start " in line or " try-restart " in line]
+    assert begun, asked
+    # The daemons are ready when etcd answers, and etcd may be what the same apt configures next: none is waited for.
+    assert all(line.startswith(f"systemctl --quiet --system --no-block {action} ") for line in begun)

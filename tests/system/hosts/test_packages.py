@@ -46,8 +46,11 @@ def bare(lab: Laboratory, tmp_path: Path) -> Iterator[Host]:
     host.start()
     host.wait_until_up()
     yield host
-    lab.cli("hv", "delete", "h9")
     host.remove()
+    for guest in lab.records("guest", "list"):  # after a failure
+        if guest.get("hypervisor") == host.plan.hypervisor_id:
+            lab.records("guest", "delete", guest["id"], "--force", "--wait")
+    lab.cli("hv", "delete", "h9")
 
 
 def dpkg(host: Host, *words: str, is_checked: bool = True) -> str:
