@@ -29,6 +29,7 @@ from lochness_node.driver.libvirt_connection import LibvirtConnection, Session
 from lochness_node.driver.protocol import (
     FOREIGN_DOMAIN,
     SNAPSHOT_LIMIT_S,
+    START_LIMIT_S,
     ConnectionCallback,
     CpuMetrics,
     DiskMetrics,
@@ -123,10 +124,11 @@ class LibvirtDriver:
             still_wanted()
             session.handle.defineXML(xml)
 
-        self._connection.call(f"define {spec.guest_id}", perform, guest_id=spec.guest_id)
+        what = f"define {spec.guest_id}"
+        self._connection.call(what, perform, guest_id=spec.guest_id, timeout_s=START_LIMIT_S)
 
-    def start(self, guest_id: GuestID) -> None:
-        self._reach("start", guest_id, _is_active, lambda domain: domain.create())
+    def start(self, guest_id: GuestID, *, timeout_s: float | None = None) -> None:
+        self._reach("start", guest_id, _is_active, lambda domain: domain.create(), timeout_s)
 
     def shutdown(self, guest_id: GuestID) -> None:
         self._reach("shut down", guest_id, _is_inactive, _press_power_button)
@@ -217,7 +219,12 @@ class LibvirtDriver:
         self._connection.call(what, perform, guest_id=guest_id, timeout_s=SNAPSHOT_LIMIT_S)
 
     def _reach(
-        self, verb: str, guest_id: GuestID, reached: Callable[[Any], bool], change: Callable[[Any], object]
+        self,
+        verb: str,
+        guest_id: GuestID,
+        reached: Callable[[Any], bool],
+        change: Callable[[Any], object],
+        timeout_s: float | None = None,
     ) -> None:
         """Make `change` to our domain unless what it is for is `reached` already."""
 
@@ -227,7 +234,7 @@ class LibvirtDriver:
             still_wanted()
             _until(reached, domain, change)
 
-        self._connection.call(f"{verb} {guest_id}", perform, guest_id=guest_id)
+        self._connection.call(f"{verb} {guest_id}", perform, guest_id=guest_id, timeout_s=timeout_s)
 
 
 def _until(reached: Callable[[Any], bool], domain: Any, change: Callable[[Any], object]) -> None:

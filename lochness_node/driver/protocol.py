@@ -33,6 +33,8 @@ DomainType = Literal["kvm", "qemu", "test"]
 FOREIGN_DOMAIN = "foreign_domain"
 #: A disk of many terabytes takes its time: QEMU counts all its clusters.
 SNAPSHOT_LIMIT_S = 120.0
+#: A first definition makes libvirt try out each QEMU, and libvirt itself waits 30 s for a QEMU that a start began.
+START_LIMIT_S = 45.0
 
 
 class DomainState(StrEnum):
@@ -266,12 +268,13 @@ class Driver(Protocol):
     def define(self, spec: DomainSpec) -> None:
         """Create the domain, or replace its definition; a running one keeps running and changes at its next start.
 
-        Raises ConflictError when the uuid or the name belongs to a foreign domain.
+        Raises ConflictError when the uuid or the name belongs to a foreign domain. Ends within START_LIMIT_S, not the
+        call timeout.
         """
         ...
 
-    def start(self, guest_id: GuestID) -> None:
-        """Boot it; from paused this does nothing (see `resume`)."""
+    def start(self, guest_id: GuestID, *, timeout_s: float | None = None) -> None:
+        """Boot it; from paused this does nothing (see `resume`). Ends within `timeout_s`, else the call timeout."""
         ...
 
     def shutdown(self, guest_id: GuestID) -> None:

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lochness.clock import Clock
-from lochness.errors import ConflictError, DeadlineError, NotFoundError
+from lochness.errors import ConflictError, DeadlineError, LochnessError, NotFoundError
 from lochness.identity import GuestID
 from lochness.store.protocol import Store
 from lochness_node.agent.guests.disks import DiskFormat
@@ -22,7 +23,7 @@ from lochness_node.agent.guests.records import GuestRecords
 from lochness_node.agent.guests.stopping import StopWatch
 from lochness_node.agent.images.cache import ImageCache
 from lochness_node.driver.bridges import Bridge, look_at_bridge
-from lochness_node.driver.protocol import FOREIGN_DOMAIN, Domain, DomainType, Driver
+from lochness_node.driver.protocol import FOREIGN_DOMAIN, START_LIMIT_S, Domain, DomainType, Driver
 from lochness_node.fencing import verify_start
 from lochness_node.guest_lock import guest_lock
 
@@ -77,9 +78,19 @@ class Host:
         return look_at_bridge(name, lambda: self.driver.host().libvirt_version)
 
     def start(self, guest_id: GuestID) -> None:
-        """Start the defined domain. An answer that did not come in time is looked for before it counts as a failure."""
-        try:
-            self.driver.start(guest_id)
-        except DeadlineError:
-            if not self.driver.domain(guest_id).state.is_active:
-                raise
+        """As `start_domain`."""
+        start_domain(self.driver, guest_id)
+
+
+def start_domain(driver: Driver, guest_id: GuestID) -> None:
+    """Start the defined domain. An answer that did not come in time is looked for before it counts as a failure.
+
+    Raises DeadlineError, also when libvirt is not done with the start yet and cannot be asked; as Driver.start else.
+    """
+    try:
+        driver.start(guest_id, timeout_s=START_LIMIT_S)
+    except DeadlineError:
+        with contextlib.suppress(LochnessError):
+            if driver.domain(guest_id).state.is_active:
+                return
+        raise

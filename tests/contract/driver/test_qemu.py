@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,25 @@ def test_a_change_given_up_while_libvirtd_was_frozen_is_not_begun_afterwards(qem
     assert wait_for_answer(driver, guest_id) is DomainState.STOPPED
     assert EventKind.STARTED not in qemu.events.of(guest_id)
     events.wait_for_connection(ConnectionState.RECOVERED)
+    driver.close()
+
+
+@pytest.mark.timeout(120)
+def test_a_start_may_take_longer_than_other_calls(qemu, driver_libvirtd):
+    """The first start on a machine that is busy and has just booted takes longer than a question may."""
+    guest_id = qemu.defined()
+    driver = LibvirtDriver(driver_libvirtd.uri_outside, call_timeout_s=0.5)
+    driver.domains()
+    driver_libvirtd.freeze()
+    with ThreadPoolExecutor(max_workers=1) as threads:
+        try:
+            start = threads.submit(driver.start, guest_id, timeout_s=BOOT_LIMIT_S)
+            with pytest.raises(DeadlineError):  # a question that begins after the start
+                driver.host()
+        finally:
+            driver_libvirtd.thaw()
+        start.result(timeout=BOOT_LIMIT_S)
+    assert wait_for_answer(driver, guest_id) is DomainState.RUNNING
     driver.close()
 
 

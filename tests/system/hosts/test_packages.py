@@ -16,7 +16,7 @@ import pytest
 from lochness_lab.guest_image import default_cache
 from lochness_lab.hosts import roots
 from lochness_lab.hosts.host import Host
-from lochness_lab.hosts.laboratory import UNITS, Laboratory
+from lochness_lab.hosts.laboratory import IMAGES, UNITS, Laboratory
 from lochness_lab.hosts.plan import NETWORK, HostPlan, files, plan
 from lochness_lab.waiting import wait_until
 from tests.system.hosts.world import alive, answers, measured, qemu_pids
@@ -164,6 +164,7 @@ def test_a_hypervisors_packages_from_install_to_purge(lab: Laboratory, bare: Hos
     wait_until(lambda: set(active(host)) == {"active"}, limit_s=LIMIT_S, what="four active units")
     lab.records("guest", "delete", guest["id"], "--wait")
     assert host.domains() == {}
+    host.run("umount", IMAGES)  # the laboratory's own
     dpkg(host, "--purge", *reversed(NODE))
     assert _listed(host, "/etc/lochness", "/var/lib/lochness", "/usr/lib/lochness") == ""
     assert host.run("systemctl", "--failed", "--no-legend").stdout == ""
@@ -171,6 +172,8 @@ def test_a_hypervisors_packages_from_install_to_purge(lab: Laboratory, bare: Hos
 
 def test_a_controllers_packages_from_install_to_purge(bare: Host, tmp_path: Path):
     host = bare
+    host.run("umount", IMAGES)
+    host.run("rmdir", "--parents", "--ignore-fail-on-non-empty", IMAGES)
     install(host, CONTROLLER)
     path = host.files / "etc/lochness/controller.toml"
     host.run("systemctl", "stop", "lochness-controller")
