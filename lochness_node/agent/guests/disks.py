@@ -35,8 +35,11 @@ def disk_format(domain_type: str, find_program: Callable[[str], str | None] = sh
     raise UnavailableError("qemu-img is not installed (Debian package qemu-utils): no disk can be made")
 
 
-def make_disk(plan: DiskPlan) -> bool:
-    """Make the disk, False when it is there already. Raises DriverError, DeadlineError, UnavailableError."""
+def make_disk(plan: DiskPlan, bring_to_disk: Callable[[Path], None] = sync_file) -> bool:
+    """Make the disk, False when it is there already. Raises DriverError, DeadlineError, UnavailableError.
+
+    `bring_to_disk` ends when all of a file is where a power cut does not reach it, or raises OSError.
+    """
     if plan.path.exists():
         return False
     partial = plan.path.with_name(f"{plan.path.name}.partial")
@@ -50,7 +53,7 @@ def make_disk(plan: DiskPlan) -> bool:
         partial.chmod(0o600)  # what is in it is the guest's alone; libvirt gives it to QEMU's user
         if (user_id := os.geteuid()) != 0:
             keep_access(partial, user_id)
-        sync_file(partial)
+        bring_to_disk(partial)
         partial.rename(plan.path)
     except OSError as error:
         raise UnavailableError(f"cannot make the disk {plan.path}: {error.strerror}") from error
