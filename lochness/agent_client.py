@@ -42,6 +42,7 @@ from lochness.errors import DeadlineError
 from lochness.ids import parse_id
 from lochness.keys import AGENT_PORT
 from lochness.model.record import JSONObject
+from lochness.store.lookup import look_up
 
 if TYPE_CHECKING:
     from lochness.context import Context
@@ -128,7 +129,7 @@ class MistifyAgent:
 
     def create_guest(self, guest_id: str, *, request_id: str = "") -> str:
         """See `Agent.create_guest`. `request_id` is sent along, so that the job can be found again by `find_job`."""
-        return self._ask(agent_targets.creation(self._store, guest_id, self._defaults), request_id)
+        return self._ask(look_up(self._store, agent_targets.creation(guest_id, self._defaults)), request_id)
 
     def delete_guest(self, guest_id: str, *, request_id: str = "") -> str:
         """See `Agent.delete_guest`. HTTPCodeError with code 404 when the agent does not know it."""
@@ -136,11 +137,11 @@ class MistifyAgent:
 
     def guest_action(self, guest_id: str, action: str, *, request_id: str = "") -> str:
         """See `Agent.guest_action`. HTTPCodeError with code 404 when the agent does not know the guest."""
-        return self._ask(agent_targets.action(self._store, guest_id, action, self._defaults), request_id)
+        return self._ask(look_up(self._store, agent_targets.action(guest_id, action, self._defaults)), request_id)
 
     def fetch_image(self, guest_id: str, *, request_id: str = "") -> str:
         """Ask the guest's agent to fetch the image of the guest's flavor; answers the agent's job id."""
-        return self._ask(agent_targets.image_fetch(self._store, guest_id, self._defaults), request_id)
+        return self._ask(look_up(self._store, agent_targets.image_fetch(guest_id, self._defaults)), request_id)
 
     def check_job_status(self, guest_id: str, job_id: str, *, wait_s: float = 0) -> bool:
         """See `Agent.check_job_status`. With `wait_s` the agent may answer later, at the job's end or after that time.
@@ -187,7 +188,7 @@ class MistifyAgent:
         return decoded(self._get(url, f"/jobs/{job_id}", query, wait_s), AgentJob).has_ended(job_id)
 
     def _url_of(self, guest_id: str) -> str:
-        return agent_targets.target_of(self._store, guest_id, self._defaults).url
+        return look_up(self._store, agent_targets.target_of(guest_id, self._defaults)).url
 
     def _ask(self, request: AgentRequest, request_id: str) -> str:
         return job_id_of(self._send("POST", request.target.url, request.path, request.body, request_id), request.what)

@@ -35,7 +35,6 @@ from lochness_controller.api.consoles import Consoles
 from lochness_controller.api.door import Door, KnownTokens
 from lochness_controller.api.edge import Edge
 from lochness_controller.api.follow import Listeners
-from lochness_controller.api.group_commit import GroupCommit
 from lochness_controller.api.guests import Creating
 from lochness_controller.api.jobs import JobNews
 from lochness_controller.api.mirror import Mirror
@@ -44,6 +43,7 @@ from lochness_controller.api.preconditions import refuse_where_there_is_no_revis
 from lochness_controller.api.problems import answer_http_exception, answer_lochness_error, answer_unexpected
 from lochness_controller.api.repeats import Repeats
 from lochness_controller.api.room import Room
+from lochness_controller.group_commit import GroupCommit
 
 BODY_MAX_BYTES: Final = 1 << 20
 

@@ -26,6 +26,7 @@ from lochness.agent_answers import CONSOLE_END_HEADER, GuestConsole, is_gone
 from lochness.agent_targets import AgentDefaults
 from lochness.errors import HTTPCodeError, NotFoundError, OverloadedError
 from lochness.ids import parse_id
+from lochness.store.lookup import look_up
 from lochness.store.protocol import Store
 from lochness_controller.api.documents import answers
 from lochness_controller.workers.agent_calls import AgentCalls
@@ -55,7 +56,7 @@ class Consoles:
         self._reading += 1
         calls = self._calls = self._calls or self._open()
         try:
-            target = await sync_to_thread(agent_targets.target_of, self._store, guest_id, self._defaults)
+            target = await sync_to_thread(look_up, self._store, agent_targets.target_of(guest_id, self._defaults))
             return await calls.console(target, guest_id, since, limit_bytes)
         except HTTPCodeError as error:
             if is_gone(error):

@@ -35,7 +35,6 @@ from lochness_controller.api.documents import answers, listing, takes
 from lochness_controller.api.edge import request_id_of
 from lochness_controller.api.fresh_ids import fresh_id, is_taken_over
 from lochness_controller.api.given import GivenClock, GivenContext, GivenMirror
-from lochness_controller.api.group_commit import GroupCommit
 from lochness_controller.api.lists import answer_list, parse_query
 from lochness_controller.api.mirror import Mirror
 from lochness_controller.api.preconditions import Precondition, etag
@@ -50,6 +49,7 @@ from lochness_controller.api.records import (
 )
 from lochness_controller.api.room import Room
 from lochness_controller.api.shown import guest_fields
+from lochness_controller.group_commit import GroupCommit
 
 #: What a guest should be from now on when an action is asked for.
 POWER_AFTER: Final[dict[str, Power]] = {

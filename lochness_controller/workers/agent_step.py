@@ -16,6 +16,7 @@ Not guaranteed: invariant 4 with an agent that forgets its jobs and then tells o
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from lochness.errors import (
     LochnessError,
     UnavailableError,
 )
+from lochness.store.lookup import Lookup
 from lochness_controller.workers.agent_calls import AgentCalls
 from lochness_controller.workers.gates import Gates
 from lochness_controller.workers.holding import HeldJob
@@ -43,6 +45,8 @@ RETRY_MAX_S: Final = 5.0
 #: An agent that does not wait is looked at so often, doubling from the first to the second.
 POLL_MIN_S: Final = 0.05
 POLL_MAX_S: Final = 1.0
+#: The id of an agent's job is written down when the job does not end within this time.
+NOTED_LIMIT_S: Final = 0.2
 
 #: The agent's word for a job that its own restart ended; and the actions that doing twice would do twice.
 _INTERRUPTED: Final = "interrupted"
@@ -66,10 +70,10 @@ class OutcomeUnknownError(LochnessError):
 
 @dataclass(frozen=True, slots=True)
 class AgentStep:
-    """One step: `request` reads what is asked, `name` is the agent's word for the action."""
+    """One step: `request` looks up what is asked, `name` is the agent's word for the action."""
 
     name: str
-    request: Callable[[], AgentRequest]
+    request: Callable[[], Lookup[AgentRequest]]
     limit_s: float
     limit_name: str
 
@@ -126,16 +130,13 @@ class _Attempts:
 
     async def _attempt(self) -> _Look:
         """Ask unless that was done, and look once."""
-        request = await self._held.call(self._step.request)
+        request = await self._held.look_up(self._step.request())
         if not self._remote:
             await self._ask(request)
         wait_s = min(self._remaining_s, LONG_POLL_S)
         asked_s = time.monotonic()
         try:
-            job = await self._send(
-                request,
-                lambda: self._held.unless_cancelled(self._calls.look(request.target, self._remote, wait_s)),
-            )
+            job = await self._looked(request, wait_s)
             if job.has_ended(self._remote):
                 return "ended"
         except HTTPCodeError as error:
@@ -159,7 +160,25 @@ class _Attempts:
             remote = await self._send(request, lambda: self._calls.ask(request, self._held.job.id))
         self._remote = remote
         self._is_doubtful = False
-        await self._held.save(accepted(self._held.job, remote))
+        self._held.note(accepted(self._held.job, remote))
+        if self._step.name in _NOT_REPEATED:
+            await self._held.save(self._held.job)
+
+    async def _looked(self, request: AgentRequest, wait_s: float) -> AgentJob:
+        """The agent's job. Its id is written down when it does not end at once: most do, and who takes the step up
+        before that asks the agent whether it has taken our request."""
+        calls, held, remote = self._calls, self._held, self._remote
+        looking = asyncio.ensure_future(
+            self._send(request, lambda: held.unless_cancelled(calls.look(request.target, remote, wait_s)))
+        )
+        try:
+            await asyncio.wait((looking,), timeout=NOTED_LIMIT_S if held.is_noted else None)
+            if held.is_noted and not (looking.done() and _has_ended(looking, remote)):
+                await held.save(held.job)
+            return await looking
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
 
     async def _send(self, request: AgentRequest, call: Callable[[], Awaitable[T]]) -> T:
         """One request, when it is this job's turn."""
@@ -203,6 +222,11 @@ class _Attempts:
             f"{step.name}{where} has not ended within {step.limit_s:g} s ({step.limit_name}): {why}",
             limit_s=step.limit_s,
         )
+
+
+def _has_ended(looking: asyncio.Future[AgentJob], remote: str) -> bool:
+    """Whether the look that is done showed the job's good end."""
+    return looking.exception() is None and looking.result().has_ended(remote)
 
 
 def _tells_requests(jobs: list[AgentJob]) -> bool:

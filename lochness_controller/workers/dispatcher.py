@@ -28,6 +28,8 @@ from lochness.errors import DeadlineError, LochnessError
 from lochness.log import get_logger
 from lochness.store.protocol import Store
 from lochness.store.watching import Watching
+from lochness_controller.group_commit import GroupCommit
+from lochness_controller.group_read import GroupRead
 from lochness_controller.scheduler.shell import Scheduler
 from lochness_controller.settings import ControllerSettings
 from lochness_controller.workers.agent_calls import AgentCalls
@@ -83,6 +85,7 @@ class Dispatcher:
         self._is_placing = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="job")
+        self._reads, self._commits = GroupRead(store, self._threads), GroupCommit(store, self._threads)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake_up: asyncio.Event | None = None
         self._is_stopping = False
@@ -146,7 +149,7 @@ class Dispatcher:
         self._loop, self._wake_up = asyncio.get_running_loop(), asyncio.Event()
         self._gates = Gates(self._line.set_slow)
         calls = AgentCalls(timeout_s=self._settings.agent_timeout_s, access=self._settings.agent_access)
-        self._runner = JobRunner(self._store, calls, self._gates, self._settings, self._clock, self._worker)
+        self._runner = JobRunner(calls, self._gates, self._settings, self._clock, self._worker)
         self._started.set()
         self._begin(self._tick())
         self._wake_up.set()
@@ -189,7 +192,7 @@ class Dispatcher:
         while self._news:
             self._learn(self._news.popleft(), now_s)
         for known in self._line.take():
-            held = self._held[known.job.id] = HeldJob(self._store, self._view, known, self._threads)
+            held = self._hold(known)
             self._begin(self._work_on(held))
         if not self._is_placing and (batch := self._line.take_waiting(self._scheduler.batch_max)):
             self._is_placing = True
@@ -213,8 +216,12 @@ class Dispatcher:
         """Let a job that is not worked on fail."""
         if known.job.id not in self._held:
             self._line.drop(known.job.id)
-            held = self._held[known.job.id] = HeldJob(self._store, self._view, known, self._threads)
+            held = self._hold(known)
             self._begin(self._fail(held, why))
+
+    def _hold(self, known: KnownJob) -> HeldJob:
+        held = self._held[known.job.id] = HeldJob(self._view, known, self._reads, self._commits)
+        return held
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -5,21 +5,25 @@ Invariants:
 2. A save whose outcome is not known is settled by reading the job again before anything else.
 3. A store that is away is waited for, at most `SAVE_LIMIT_S`; the job then stays as it is for whoever takes it up next.
 4. A request to cancel, the one thing that others write into a held job, is kept by every save and heard in every wait.
+5. What is noted and not saved yet is written with the next save; a worker that takes the job up before that must come
+   to do without it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor
+from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
 from lochness import keys
-from lochness.errors import AmbiguousWriteError, ConflictError, LochnessError, UnavailableError
-from lochness.model.job import UNSET_TIME, JobRecord
-from lochness.store.protocol import Key, KeyValue, Store
+from lochness.errors import AmbiguousWriteError, ConflictError, LochnessError, OverloadedError, UnavailableError
+from lochness.model.job import JobRecord
+from lochness.store.lookup import Lookup
+from lochness.store.protocol import Key, KeyValue
 from lochness.transactions import Transaction, update_job
+from lochness_controller.group_commit import GroupCommit
+from lochness_controller.group_read import GroupRead
 from lochness_controller.workers.decide import KnownJob
 from lochness_controller.workers.view import JobsView
 
@@ -53,14 +57,15 @@ class CancelRequestedError(LochnessError):
 class HeldJob:
     """A job in a worker's hands, on one event loop; what it saves is in `view` before `save` returns.
 
-    The store's calls, which wait, run on threads of `threads`.
+    What the jobs of one loop read and save goes through `reads` and `commits` together.
     """
 
-    def __init__(self, store: Store, view: JobsView, known: KnownJob, threads: Executor) -> None:
-        self._store = store
+    def __init__(self, view: JobsView, known: KnownJob, reads: GroupRead, commits: GroupCommit) -> None:
         self._view = view
         self._known = known
-        self._threads = threads
+        self._noted: JobRecord | None = None
+        self._reads = reads
+        self._commits = commits
         self._cancel_requested = asyncio.Event()
         #: False: a request to cancel changes nothing any more.
         self.is_cancellable = True
@@ -73,16 +78,25 @@ class HeldJob:
 
     @property
     def job(self) -> JobRecord:
-        """As last saved."""
-        return self._known.job
+        """As last saved or noted."""
+        return self._noted or self._known.job
 
-    async def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """The answer of a function that waits for the store."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+    def note(self, job: JobRecord) -> None:
+        """The job is like this by now, which need not be written for itself."""
+        self._noted = job
+
+    @property
+    def is_noted(self) -> bool:
+        """Whether something was noted and not saved yet."""
+        return self._noted is not None
+
+    async def look_up(self, lookup: Lookup[T]) -> T:
+        """The outcome of a lookup. Raises what it raises, and UnavailableError."""
+        return await self._reads.look_up(lookup)
 
     async def read(self, key: str) -> KeyValue | None:
         """One key of the store as it is now. Raises UnavailableError."""
-        return (await self.call(self._store.read, Key(key))).one()
+        return (await self._reads.read(Key(key))).one()
 
     def notice(self, known: KnownJob) -> None:
         """The job was seen like this in the store."""
@@ -124,10 +138,10 @@ class HeldJob:
         retry_s = RETRY_MIN_S
         revision: int | None = None
         while revision is None:
-            job = job.patched({"cancel_requested_at": self.job.cancel_requested_at})
+            job = job.with_fields(cancel_requested_at=self._known.job.cancel_requested_at)
             transaction = update_job(job, self._known.mod_revision) + also
             try:
-                revision = await self.call(transaction.commit, self._store)
+                revision = await self._commits.commit(transaction)
             except ConflictError as error:
                 if key not in error.keys:
                     raise
@@ -136,10 +150,10 @@ class HeldJob:
                 revision = await self._settled(job, deadline_s)
                 if revision is None:
                     await self._pause_before(deadline_s, retry_s, error)
-            except UnavailableError as error:
+            except (UnavailableError, OverloadedError) as error:
                 await self._pause_before(deadline_s, retry_s, error)
             retry_s = min(retry_s * 2, RETRY_MAX_S)
-        self._known = KnownJob(job, revision, self._known.create_revision)
+        self._known, self._noted = KnownJob(job, revision, self._known.create_revision), None
         self._view.learn(job, revision, self._known.create_revision)
 
     async def _settled(self, job: JobRecord, deadline_s: float) -> int | None:
@@ -152,7 +166,7 @@ class HeldJob:
             return None  # should the earlier try take effect yet, the next one's compare fails
         found = KnownJob(JobRecord.from_json(item.value), item.mod_revision, item.create_revision)
         is_saved = _is_same(found.job, job)
-        if is_saved or _is_same(found.job, self.job):
+        if is_saved or _is_same(found.job, self._known.job):
             self._known = found  # what we wrote, or what it was before, with a request to cancel perhaps
             self._view.learn(found.job, found.mod_revision, found.create_revision)
             self.notice(found)
@@ -181,5 +195,5 @@ class HeldJob:
 
 def _is_same(one: JobRecord, other: JobRecord) -> bool:
     """Whether the two differ in nothing, a request to cancel aside."""
-    blank = {"cancel_requested_at": UNSET_TIME}
-    return one.patched(blank).to_json() == other.patched(blank).to_json()
+    blank = one.with_fields(cancel_requested_at=other.cancel_requested_at)
+    return blank.to_json() == other.to_json()

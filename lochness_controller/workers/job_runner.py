@@ -23,7 +23,7 @@ from lochness.clock import Clock
 from lochness.errors import LochnessError, NotFoundError
 from lochness.log import get_logger
 from lochness.model.job import CREATE, FETCH, GUEST_ACTIONS
-from lochness.store.protocol import Store
+from lochness.store.lookup import Lookup
 from lochness_controller.settings import ControllerSettings
 from lochness_controller.workers.agent_calls import AgentCalls
 from lochness_controller.workers.agent_step import AgentStep, carry_out
@@ -55,21 +55,19 @@ class JobRunner:
 
     def __init__(
         self,
-        store: Store,
         calls: AgentCalls,
         gates: Gates,
         settings: ControllerSettings,
         clock: Clock,
         worker: str,
     ) -> None:
-        self._store = store
         self._calls = calls
         self._gates = gates
         self._settings = settings
         self._agents = AgentDefaults(settings.agent_port, settings.agent_access.scheme)
         self._clock = clock
         self._worker = worker
-        self._removal = Removal(store, calls, gates, settings, clock)
+        self._removal = Removal(calls, gates, settings, clock)
 
     async def run(self, held: HeldJob, *, ended_by: LochnessError | None = None) -> None:
         """Carry the job out, to its end unless it is left to another try; `ended_by` is why it is to fail at once.
@@ -148,8 +146,8 @@ class JobRunner:
                 await self._removal.delete(held, is_doubtful)
             case action if action in GUEST_ACTIONS:
 
-                def asked(store: Store, guest_id: str, agents: AgentDefaults) -> AgentRequest:
-                    return agent_targets.action(store, guest_id, job.action, agents)
+                def asked(guest_id: str, agents: AgentDefaults) -> Lookup[AgentRequest]:
+                    return agent_targets.action(guest_id, job.action, agents)
 
                 await self._carry_out(held, job.action, asked, "action_limit_s", is_doubtful)
                 await held.save(done(held.job, self._clock.now()))
@@ -160,10 +158,10 @@ class JobRunner:
         self,
         held: HeldJob,
         name: str,
-        request: Callable[[Store, str, AgentDefaults], AgentRequest],
+        request: Callable[[str, AgentDefaults], Lookup[AgentRequest]],
         limit_name: str,
         is_doubtful: bool,
     ) -> None:
-        asked = partial(request, self._store, held.job.guest, self._agents)
+        asked = partial(request, held.job.guest, self._agents)
         step = AgentStep(name, asked, getattr(self._settings, limit_name), limit_name)
         await carry_out(step, held, self._calls, self._gates, is_doubtful=is_doubtful)

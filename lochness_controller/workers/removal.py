@@ -33,7 +33,7 @@ from lochness.errors import (
 from lochness.log import get_logger
 from lochness.model.guest import GuestRecord
 from lochness.model.job import CREATE, DELETE, FETCH, JobRecord
-from lochness.store.protocol import KeyValue, Store
+from lochness.store.protocol import KeyValue
 from lochness.transactions import Transaction, destroy_guest, release_guest
 from lochness_controller.settings import ControllerSettings
 from lochness_controller.workers.agent_calls import AgentCalls
@@ -79,10 +79,7 @@ class _Outcome:
 class Removal:
     """Deletes guests and undoes creates. Used on one event loop."""
 
-    def __init__(
-        self, store: Store, calls: AgentCalls, gates: Gates, settings: ControllerSettings, clock: Clock
-    ) -> None:
-        self._store = store
+    def __init__(self, calls: AgentCalls, gates: Gates, settings: ControllerSettings, clock: Clock) -> None:
         self._calls = calls
         self._gates = gates
         self._settings = settings
@@ -181,7 +178,7 @@ class Removal:
         gate = self._gates.of(guest.hypervisor)
         while True:
             try:
-                target = await held.call(agent_targets.target_of, self._store, guest.id, self._agents)
+                target = await held.look_up(agent_targets.target_of(guest.id, self._agents))
                 with gate.asking(await gate.enter(max(0.0, deadline_s - time.monotonic()))):
                     if not await self._is_creating(target, guest):
                         return await self._calls.knows(target, guest.id)
@@ -207,7 +204,7 @@ class Removal:
         """Have the agent delete the guest. Raises what carry_out raises, and nothing when the guest is gone."""
         if not guest.hypervisor:
             return _Outcome("the guest was never placed")
-        request = partial(agent_targets.action, self._store, guest.id, DELETE, self._agents)
+        request = partial(agent_targets.action, guest.id, DELETE, self._agents)
         step = AgentStep(DELETE, request, getattr(self._settings, limit_name), limit_name)
         try:
             await carry_out(step, held, self._calls, self._gates, is_doubtful=is_doubtful)

@@ -31,6 +31,8 @@ from lochness.store.faults import FaultyStore
 from lochness.store.memory import MemoryStore
 from lochness.store.protocol import Delete, Key, Prefix, Put
 from lochness.transactions import create_guest, request_action
+from lochness_controller.group_commit import GroupCommit
+from lochness_controller.group_read import GroupRead
 from lochness_controller.scheduler.shell import Scheduler
 from lochness_controller.settings import ControllerSettings
 from lochness_controller.workers.agent_calls import AgentCalls
@@ -108,9 +110,9 @@ def take_up(store, truth, job_id: str, worker: str) -> None:
 
 async def run_job(store, known: KnownJob, worker: str) -> None:
     calls, gates = AgentCalls(timeout_s=2), Gates(lambda _hypervisor, _is_closed: None)
-    runner = JobRunner(store, calls, gates, SETTINGS, SystemClock(), worker)
+    runner = JobRunner(calls, gates, SETTINGS, SystemClock(), worker)
     with ThreadPoolExecutor(2) as threads:
-        await runner.run(HeldJob(store, JobsView(), known, threads))
+        await runner.run(HeldJob(JobsView(), known, GroupRead(store, threads), GroupCommit(store, threads)))
     await calls.close()
 
 
@@ -180,6 +182,57 @@ def test_an_action_that_the_agent_took_is_not_asked_for_again(store, agent):
     job = carry_out(store, store, job_id)
     assert (job.status, job.remote) == ("done", remote)
     assert len(agent.asked("POST", "/reboot")) == 1
+
+
+def writes_of(store, job_id: str, since: int) -> list[JobRecord]:
+    """Every state of the job that was written, in order."""
+    last = store.read(Key(keys.job(job_id))).revision
+    watch = store.watch(keys.job(job_id), start_revision=since)
+    states: list[JobRecord] = []
+    try:
+        while batch := watch.next(10):
+            states += [JobRecord.from_json(change.value) for change in batch.changes if change.value]
+            if batch.revision >= last:
+                break
+    finally:
+        watch.close()
+    return states
+
+
+def test_what_the_agent_does_at_once_is_written_once(store, agent):
+    since = store.read(Key("x")).revision + 1
+    job_id = ask_create(store)
+    assert carry_out(store, store, job_id).status == "done"
+    assert [job.action for job in writes_of(store, job_id, since)] == [
+        "select-hypervisor", "fetch", "fetch", "create", "create",
+    ]  # fmt: skip
+    assert job_of(store, job_id).remote
+
+
+def test_what_takes_its_time_is_written_down_with_the_agents_job_before_it_ends(store, agent):
+    agent.hold("create")
+    job_id = ask_create(store)
+    take_up(store, store, job_id, "first")
+    worker = threading.Thread(target=take_up, args=(store, store, job_id, "first"))
+    worker.start()
+    try:
+        wait_until(
+            lambda: (job := job_of(store, job_id)).action == "create" and job.remote, limit_s=10, what="agent's job"
+        )
+        assert job_of(store, job_id).status == "working"
+    finally:
+        agent.release()
+        worker.join(10)
+    assert job_of(store, job_id).status == "done"
+
+
+def test_a_reboot_is_written_down_with_the_agents_job_before_its_end_is_looked_for(store, agent):
+    assert carry_out(store, store, ask_create(store)).status == "done"
+    since = store.read(Key("x")).revision + 1
+    job_id = ask(store, "reboot")
+    assert carry_out(store, store, job_id).status == "done"
+    states = [(job.status, bool(job.remote)) for job in writes_of(store, job_id, since)]
+    assert states[-2:] == [("working", True), ("done", True)]
 
 
 def test_a_job_that_the_agent_has_forgotten_is_asked_for_again(store, agent):

@@ -9,10 +9,10 @@ import pytest
 
 from lochness.errors import ConflictError, OverloadedError, UnavailableError
 from lochness.store.memory import MemoryStore
-from lochness.store.protocol import Compare, Key, KeyExists, KeyUnchanged, Operation, Put
+from lochness.store.protocol import Compare, DeletePrefix, Key, KeyExists, KeyUnchanged, Operation, Put
 from lochness.transactions import Transaction
-from lochness_controller.api import group_commit
-from lochness_controller.api.group_commit import GroupCommit
+from lochness_controller import group_commit
+from lochness_controller.group_commit import GroupCommit
 
 
 class CountingStore(MemoryStore):
@@ -72,6 +72,18 @@ def test_two_that_write_the_same_key_do_not_go_together_and_one_of_them_conflict
     answers = asyncio.run(all_of(GroupCommit(CountingStore()), *map(new, [1, 2, 2, 3])))
     assert [isinstance(answer, int) for answer in answers].count(False) == 1
     assert isinstance(answers[2], ConflictError)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_prefix_and_a_key_under_it_do_not_go_together(is_first):
+    store = CountingStore()
+    removal = Transaction((), (DeletePrefix("lochness/x/2/"),))
+    under_way = [new(10), new(11)]  # the others wait, and could go together
+    changes = [new(1), removal, new(2)] if is_first else [new(1), new(2), removal]
+    answers = asyncio.run(all_of(GroupCommit(store), *under_way, *changes))
+    assert all(isinstance(answer, int) for answer in answers)
+    assert (store.read(Key("lochness/x/2/job")).one() is not None) == is_first
+    assert store.read(Key("lochness/x/1")).one() is not None
 
 
 def test_a_store_that_is_away_is_everybodys_error():

@@ -1,4 +1,4 @@
-"""How do many clients' changes become few transactions? Those that come while one is being committed go together.
+"""How do many changes become few transactions? Those that come while one is being committed go together.
 
 Invariants:
 1. A change is answered when it is durable, or with its own error: what is wrong with one change fails no other.
@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final
 
-from litestar.concurrency import sync_to_thread
-
 from lochness.errors import ConflictError, OverloadedError
-from lochness.store.protocol import MAX_TRANSACTION_OPS, Compare, Store, name_of
+from lochness.store.protocol import MAX_TRANSACTION_OPS, Compare, DeletePrefix, Store, name_of
 from lochness.transactions import Transaction, joined
 
 WAITING_MAX: Final = 4096
@@ -33,10 +33,12 @@ class _Waiting:
 
 
 class GroupCommit:
-    """Commits to `store`. Lives on one event loop, from the first `commit` on."""
+    """Commits to `store`, on `threads` (None: the event loop's own). Lives on one event loop, from the first `commit`
+    on."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, threads: Executor | None = None) -> None:
         self._store = store
+        self._threads = threads
         self._waiting: deque[_Waiting] = deque()
         self._commits: set[asyncio.Task[None]] = set()
 
@@ -64,21 +66,26 @@ class GroupCommit:
         batch: list[_Waiting] = []
         compares: set[Compare] = set()
         written: set[str] = set()
+        removed: list[str] = []  # prefixes
         while self._waiting:
             more = self._waiting[0].transaction
             keys = {name_of(operation) for operation in more.operations}
+            prefixes = [each.prefix for each in more.operations if isinstance(each, DeletePrefix)]
             compares |= set(more.compares)
             is_full = max(len(compares), len(written) + len(keys)) > MAX_TRANSACTION_OPS
-            if batch and (is_full or not written.isdisjoint(keys)):
+            if batch and (is_full or not written.isdisjoint(keys) or _is_under(keys, removed)):
+                break
+            if batch and _is_under(written, prefixes):
                 break
             written |= keys
+            removed += prefixes
             batch.append(self._waiting.popleft())
         return batch
 
     async def _commit(self, batch: list[_Waiting]) -> None:
         transaction = batch[0].transaction if len(batch) == 1 else joined(each.transaction for each in batch)
         try:
-            revision = await sync_to_thread(transaction.commit, self._store)
+            revision = await asyncio.get_running_loop().run_in_executor(self._threads, transaction.commit, self._store)
         except ConflictError as error:
             self._sort_out(batch, error)
         except Exception as error:  # theirs to handle, each for itself
@@ -106,6 +113,10 @@ class GroupCommit:
                 task.add_done_callback(self._end)
         else:
             self._waiting.extendleft(reversed(others))
+
+
+def _is_under(keys: Iterable[str], prefixes: Sequence[str]) -> bool:
+    return bool(prefixes) and any(key.startswith(prefix) for key in keys for prefix in prefixes)
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:
