@@ -38,8 +38,8 @@ test-system: packages ## tests on whole hosts that boot, installed from the pack
 	@packaging/bootstrap.sh lab
 	$(BIN)/python -m pytest -m hosts tests/system/hosts $(ARGS)
 
-test-openvswitch: bootstrap ## VLANs of real guests on an Open vSwitch of the test's own: half a minute, needs root
-	@packaging/bootstrap.sh lab
+test-openvswitch: ## VLANs of real guests on an Open vSwitch of the test's own: half a minute, needs root
+	@packaging/bootstrap.sh switch
 	$(BIN)/python -m pytest -m openvswitch tests/contract/agent/test_agent_openvswitch.py $(ARGS)
 
 fuzz: bootstrap ## requests made up from the OpenAPI documents of controller and agent, many more than make test tries
@@ -48,8 +48,10 @@ fuzz: bootstrap ## requests made up from the OpenAPI documents of controller and
 demo: bootstrap ## install what is missing and show a guest running, on an etcd and a libvirtd of its own
 	@$(BIN)/python -m lochness_lab.demo $(ARGS)
 
-lab: packages ## three hypervisors and a management host that boot, and a first guest; ARGS='-n 5', see lochness-lab
+# Hosts' Debian and the packages know nothing of each other: both processors are busy while they are made.
+lab: ## three hypervisors and a management host that boot, and a first guest; ARGS='-n 5', see lochness-lab
 	@packaging/bootstrap.sh lab
+	@$(BIN)/lochness-lab prepare & prepared=$$!; packaging/packages.sh || { kill $$prepared; wait $$prepared; exit 1; }; wait $$prepared
 	@$(BIN)/lochness-lab up $(ARGS)
 
 bench-%: ## one goal: make bench-R1; QUICK=1 for a small run; ends with one line for machines

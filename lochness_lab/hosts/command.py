@@ -103,6 +103,12 @@ def _up(lab: Laboratory, options: argparse.Namespace) -> int:
     return 0
 
 
+def _prepare(lab: Laboratory, _options: argparse.Namespace) -> int:
+    _interruptible()
+    lab.prepare()
+    return 0
+
+
 def _down(lab: Laboratory, _options: argparse.Namespace) -> int:
     was_there = lab.directory.exists()
     lab.down()
@@ -212,6 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     up = command("up", _up, "Boot the hosts, make them known, and start a first guest.")
     up.add_argument("-n", "--hypervisors", type=int, default=3, metavar="N", help="how many carry guests [3]")
     up.add_argument("--empty", action="store_true", help="without the first guest")
+    command("prepare", _prepare, "Make what `up` needs beside the packages: a Debian, the guests' image.")
     command("down", _down, "End everything and remove it.")
     command("status", _status, "What runs where.")
     command("shell", _shell, "A shell on a host.").add_argument("host")

@@ -39,6 +39,8 @@ from lochness_lab.waiting import wait_until
 
 READY_LIMIT_S: Final = 240.0
 CLI_LIMIT_S: Final = 180.0
+#: So many of the operator's commands run at once: each keeps a processor busy for most of its time.
+COMMANDS: Final = 3
 IMAGES: Final = "/var/lib/lochness/images"
 FLAVOR, IMAGE, LAN, SUBNET = "tiny", "tiny-linux", "lab-net", "lab-subnet"
 DISK_MB: Final = 16
@@ -55,6 +57,34 @@ island=$1; shift
 ip link add "$island" type bridge forward_delay 0 stp_state 0
 ip link set "$island" up
 for name in "$@"; do ip link set "v-$name" master "$island"; done
+"""
+
+# What guests of a laboratory are made of, for `lochness apply`; it stays on m1 for whoever wants to change it.
+_CATALOG = """\
+[network.{network}]
+
+[subnet.{subnet}]
+network = "{network}"
+cidr = "{cidr}"
+start = "{start}"
+end = "{end}"
+gateway = "{gateway}"
+
+[image.{name}]
+format = "qcow2"
+cmdline = {cmdline}
+source = "file://{directory}/{image.disk.name}"
+sha256 = "{image.sha256[disk]}"
+kernel = "file://{directory}/{image.kernel.name}"
+kernel_sha256 = "{image.sha256[kernel]}"
+initrd = "file://{directory}/{image.initrd.name}"
+initrd_sha256 = "{image.sha256[initrd]}"
+
+[flavor.{flavor}]
+image = "{name}"
+memory = {memory_mb}
+disk = {disk_mb}
+cpu = 1
 """
 
 Tell = Callable[[str], None]
@@ -84,6 +114,15 @@ class Laboratory:
 
     # ------------------------------------------------------------------------------------------------------- its life
 
+    def prepare(self) -> None:
+        """Make what `up` needs and no package of Loch Ness decides about: the hosts' Debian, and the guests' image.
+
+        Raises ConfigurationError, UnavailableError or DeadlineError.
+        """
+        roots.require_root()
+        roots.debian_root(self._cache, tell=self.tell)
+        guest_image(self._cache)
+
     def up(self, hypervisors: int, *, ends_with_us: bool) -> None:
         """Build what is missing and boot everything; with `ends_with_us` it ends when the calling thread does.
 
@@ -100,8 +139,7 @@ class Laboratory:
         self._require_ours()
         if self.is_up:
             raise ConfigurationError(f"the laboratory in {self.directory} is up already; lochness-lab down ends it")
-        hypervisor = roots.hypervisor_root(self._cache, self._dist, tell=self.tell)
-        management = roots.management_root(self._cache, self._dist, tell=self.tell)
+        hypervisor, management = roots.both_roots(self._cache, self._dist, tell=self.tell)
         image = guest_image(self._cache)
         self.down()
         self.directory.mkdir(parents=True)
@@ -221,28 +259,46 @@ class Laboratory:
 
     def register(self) -> None:
         """Enter the hypervisors, and what a guest needs. Raises UnavailableError, DeadlineError."""
-        for host in self.hypervisors:
+
+        def enter(host: Host) -> None:
             identity = ("--id", host.plan.hypervisor_id, "--name", host.name, "--ip", host.plan.address)
             self.record("hv", "create", *identity, "--metadata", f"zone={host.name}")
-        image = read_image(self.images)
-        self.record("network", "create", "--name", LAN)
-        limits = ("--start", str(GUESTS_FIRST), "--end", str(GUESTS_LAST), "--gateway", str(SWITCH_ADDRESS))
-        self.record("subnet", "create", "--name", SUBNET, "--network", LAN, "--cidr", str(NETWORK), *limits)
-        for host in self.hypervisors:
+
+        def connect(host: Host) -> None:
             self.records("hv", "subnets", host.name, f"{SUBNET}={BRIDGE}")
-        self.record(
-            *("image", "create", "--name", IMAGE, "--format", "qcow2", "--cmdline", image.cmdline),
-            *("--source", f"file://{IMAGES}/{image.disk.name}", "--sha256", image.sha256["disk"]),
-            *("--kernel", f"file://{IMAGES}/{image.kernel.name}", "--kernel-sha256", image.sha256["kernel"]),
-            *("--initrd", f"file://{IMAGES}/{image.initrd.name}", "--initrd-sha256", image.sha256["initrd"]),
-        )
-        size = ("--memory", str(MEMORY_MB), "--disk", str(DISK_MB), "--cpu", "1")
-        self.record("flavor", "create", "--name", FLAVOR, "--image", IMAGE, *size)
+
+        with ThreadPoolExecutor(max_workers=COMMANDS) as threads:
+            catalog = threads.submit(self._make_catalog)
+            list(threads.map(enter, self.hypervisors))
+            catalog.result()
+            list(threads.map(connect, self.hypervisors))
         wait_until(
             lambda: all(item["alive"] and item["available_resources"]["memory"] for item in self.records("hv", "list")),
             limit_s=READY_LIMIT_S,
             what="heartbeat and resources of every hypervisor",
         )
+
+    def _make_catalog(self) -> None:
+        image = read_image(self.images)
+        file = self.management.files / "root/lab.toml"
+        file.write_text(
+            _CATALOG.format(
+                network=LAN,
+                subnet=SUBNET,
+                cidr=NETWORK,
+                start=GUESTS_FIRST,
+                end=GUESTS_LAST,
+                gateway=SWITCH_ADDRESS,
+                name=IMAGE,
+                cmdline=json.dumps(image.cmdline),
+                directory=IMAGES,
+                image=image,
+                flavor=FLAVOR,
+                memory_mb=MEMORY_MB,
+                disk_mb=DISK_MB,
+            )
+        )
+        self.records("apply", "--yes", "--file", "/root/lab.toml")
 
     def create_guest(self, name: str, *options: str) -> dict[str, Any]:
         """A guest that has been created, as the API shows it. Raises UnavailableError, DeadlineError."""

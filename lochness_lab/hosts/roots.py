@@ -16,6 +16,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -41,18 +42,24 @@ _TREE: Final = ("--mount", "--pid", "--fork", "--kill-child=KILL")
 Tell = Callable[[str], None]
 
 
-def hypervisor_root(cache: Path, dist: Path, *, tell: Tell) -> Path:
-    """The root of a host that carries guests. Raises ConfigurationError, UnavailableError, DeadlineError."""
-    return _with_packages(cache, "hypervisor", _package_files(dist, HYPERVISOR_PACKAGES), tell)
+def both_roots(cache: Path, dist: Path, *, tell: Tell) -> tuple[Path, Path]:
+    """The root of a host that carries guests, and that of the host with the controller; made at the same time.
 
-
-def management_root(cache: Path, dist: Path, *, tell: Tell) -> Path:
-    """The root of the host with the controller. Raises as hypervisor_root."""
-    return _with_packages(cache, "management", _package_files(dist, MANAGEMENT_PACKAGES), tell)
+    Raises ConfigurationError, UnavailableError, DeadlineError.
+    """
+    packages = {
+        kind: _package_files(dist, names)
+        for kind, names in (("hypervisor", HYPERVISOR_PACKAGES), ("management", MANAGEMENT_PACKAGES))
+    }
+    debian = debian_root(cache, tell=tell)
+    with ThreadPoolExecutor(max_workers=len(packages)) as threads:
+        made = [threads.submit(_with_packages, cache, debian, kind, files, tell) for kind, files in packages.items()]
+        hypervisor, management = (each.result() for each in made)
+    return hypervisor, management
 
 
 def debian_root(cache: Path, *, tell: Tell) -> Path:
-    """A Debian of this machine's release with what the packages depend on. Raises as hypervisor_root."""
+    """A Debian of this machine's release with what the packages depend on. Raises as both_roots."""
     release = _release()
     root = cache / f"debian-{release}-{_digest(*DEBIAN)}"
     cache.mkdir(parents=True, exist_ok=True)
@@ -79,11 +86,10 @@ def debian_root(cache: Path, *, tell: Tell) -> Path:
     return root
 
 
-def _with_packages(cache: Path, kind: str, packages: Sequence[Path], tell: Tell) -> Path:
-    debian = debian_root(cache, tell=tell)
+def _with_packages(cache: Path, debian: Path, kind: str, packages: Sequence[Path], tell: Tell) -> Path:
     digest = _digest(debian.name, *(hashlib.sha256(path.read_bytes()).hexdigest() for path in packages))
     root = cache / f"{kind}-{digest}"
-    with _only_builder(cache / "roots.lock"):
+    with _only_builder(cache / f"{kind}.lock"):
         if not root.exists():
             tell(f"{', '.join(path.name for path in packages)} installed for the {kind} hosts")
             with _aside(root) as new:
