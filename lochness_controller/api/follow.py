@@ -9,7 +9,8 @@ Invariants:
 1. A stream that is resumed from a revision (Last-Event-ID, or ?since=) tells every change after it, in order, each
    once. When the store has forgotten them, the answer is 410: read the present, then follow anew.
 2. Only the last change of a revision carries the id: who is cut off in the middle of one is told all of it again.
-3. A stream that has nothing to tell says so every `KEEP_ALIVE_S`, with the revision it has come to.
+3. A stream that has nothing to tell says so every `KEEP_ALIVE_S`, with the revision it has come to. A resumed one says
+   it for the first time as soon as it has told all that there was when it was asked for.
 4. When the store went back (emptied, restored from a backup) every stream ends, and is answered with 410 when it comes
    again: what it has told is not so any more.
 5. A slow client costs nothing but its own connection: it is read to from the window of `changes`, or, when it is slower
@@ -101,7 +102,7 @@ async def follow(
     now = await sync_to_thread(_revision_of_now, context)
     if start is not None and start > now:
         raise CompactedError(f"revision {start} is yet to come, the store is at {now}", compact_revision=now)
-    feed = _Feed(context.store, listeners, kinds, now if start is None else start)
+    feed = _Feed(context.store, listeners, kinds, now if start is None else start, now)
     listeners.enter(feed)
     await feed.open()
     return Stream(
@@ -114,13 +115,15 @@ async def follow(
 class _Feed:
     """What one client is sent."""
 
-    def __init__(self, store: Store, listeners: Listeners, kinds: Collection[str], revision: int) -> None:
+    def __init__(self, store: Store, listeners: Listeners, kinds: Collection[str], revision: int, now: int) -> None:
         self._store = store
         self._listeners = listeners
         self._changes = listeners.changes
         self._kinds = kinds
         self._start = revision
         self._revision = revision
+        # Where the store was when the stream was asked for, until it was told that the stream has come there.
+        self._catching_up_to = now if revision < now else 0
         self._restores = self._changes.restores
         self._watch: Watch | None = None
         self._first: bytes = b""
@@ -160,7 +163,7 @@ class _Feed:
             self._listeners.leave(self)
 
     async def _next(self, news: asyncio.Event) -> bytes:
-        """What comes next, b"" when nothing came for KEEP_ALIVE_S."""
+        """What comes next, b"" when nothing came for KEEP_ALIVE_S, or all is told that there was at the start."""
         deadline_s = asyncio.get_running_loop().time() + KEEP_ALIVE_S
         while (remaining_s := deadline_s - asyncio.get_running_loop().time()) > 0 and not self._changes.is_closed:
             news.clear()
@@ -169,6 +172,9 @@ class _Feed:
             chunk = await self._replayed() if self._watch is not None else self._from_window()
             if chunk:
                 return chunk
+            if self._catching_up_to and self._watch is None and self._revision >= self._catching_up_to:
+                self._catching_up_to = 0
+                return b""
             if self._watch is None:
                 try:
                     await asyncio.wait_for(news.wait(), remaining_s)

@@ -74,12 +74,12 @@ def _ethernet(nic: Nic, index: int, nameservers: list[str]) -> dict[str, Any]:
     if not nic.address:
         return {**ethernet, "dhcp4": True}
     length = prefix_length(nic.netmask, nic.address, f"nics[{index}].netmask")
-    return {
-        **ethernet,
-        "addresses": [f"{nic.address}/{length}"],
-        "routes": [{"to": _everywhere(nic.gateway), "via": nic.gateway}] if nic.gateway else [],
-        "nameservers": {"addresses": nameservers},
-    }
+    ethernet["addresses"] = [f"{nic.address}/{length}"]
+    if nic.gateway:
+        ethernet["routes"] = [{"to": _everywhere(nic.gateway), "via": nic.gateway}]
+    if nameservers:  # an empty list is an invalid command to cloud-init 22.4
+        ethernet["nameservers"] = {"addresses": nameservers}
+    return ethernet
 
 
 def _everywhere(gateway: str) -> str:

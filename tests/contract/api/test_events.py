@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -16,6 +16,8 @@ from lochness.store.protocol import Key, Put
 from lochness_controller.api import follow
 from lochness_lab.waiting import wait_until
 from tests.contract.api.running import Api, RunningController
+
+SIGN_LIMIT_S: Final = follow.KEEP_ALIVE_S - 3
 
 
 class Events:
@@ -57,10 +59,10 @@ class Events:
 
 
 @contextmanager
-def following(url: str, *, last_id: str = "", **query: str) -> Iterator[Events]:
+def following(url: str, *, last_id: str = "", limit_s: float = 20, **query: str) -> Iterator[Events]:
     headers = {"Last-Event-ID": last_id} if last_id else {}
     with (
-        httpx.Client(trust_env=False, timeout=20) as client,
+        httpx.Client(trust_env=False, timeout=limit_s) as client,
         client.stream("GET", f"{url}/events", params=query, headers=headers) as answer,
     ):
         assert answer.status_code == 200, answer.read()
@@ -105,6 +107,24 @@ def test_a_stream_is_resumed_from_a_revision_without_a_gap_or_a_repetition(contr
     for resumed in ({"last_id": str(some)}, {"since": str(some)}):
         with following(controller.url, **resumed) as events:
             assert events.changes_until(after) == [change for change in whole if change["revision"] > some]
+
+
+@pytest.mark.parametrize("is_another", [False, True])
+def test_a_resumed_stream_says_at_once_that_it_has_told_all_there_was(controller, is_another):
+    """The last write is of no kind that is told of: no event says that the stream has come to it."""
+    before = revision_of(controller)
+    controller.store.commit((), (Put(keys.config("told"), b"x"),))
+    controller.store.commit((), (Put(f"{keys.ROOT}of-no-kind", b"x"),))
+    after = revision_of(controller)
+    with ExitStack() as stack:
+        url = stack.enter_context(another(controller.settings.etcd)).url if is_another else controller.url
+        # A read's limit below that between two signs of life: the one that is waited for is not one of those.
+        events = stack.enter_context(following(url, limit_s=SIGN_LIMIT_S, since=str(before), kind="config"))
+        assert events.next() == ("ready", {"revision": before})
+        assert events.change()["value"] == "x"
+        kind, data = events.next()
+        assert kind == "alive"
+        assert data["revision"] >= after
 
 
 def test_only_the_last_change_of_a_revision_has_the_id(controller, cluster):

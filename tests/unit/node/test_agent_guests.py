@@ -99,11 +99,17 @@ def test_the_seed_says_who_and_where_the_guest_is() -> None:
                 "set-name": "eth0",
                 "addresses": ["10.10.10.170/24"],
                 "routes": [{"to": "0.0.0.0/0", "via": "10.10.10.1"}],
-                "nameservers": {"addresses": []},
             }
         },
     }
     assert seed.user_data == NO_USER_DATA
+
+
+def test_without_gateway_and_nameservers_the_seed_has_no_word_of_them() -> None:
+    """An empty list of addresses is an invalid command to cloud-init 22.4: a traceback on the guest's console."""
+    seed = seed_for(guest(nics=[{"network": "br0", "address": "10.10.10.170", "netmask": "255.255.255.0"}]))
+    interface = json.loads(seed.network_config)["ethernets"]["eth0"]
+    assert set(interface) == {"match", "set-name", "addresses"}
 
 
 def test_user_data_is_handed_on_as_it_is() -> None:
