@@ -59,8 +59,11 @@ class Events:
 
 
 @contextmanager
-def following(url: str, *, last_id: str = "", limit_s: float = 20, **query: str) -> Iterator[Events]:
+def following(
+    url: str, *, last_id: str = "", since: str | None = None, kind: str = "", limit_s: float = 20
+) -> Iterator[Events]:
     headers = {"Last-Event-ID": last_id} if last_id else {}
+    query = {name: value for name, value in (("since", since), ("kind", kind)) if value}
     with (
         httpx.Client(trust_env=False, timeout=limit_s) as client,
         client.stream("GET", f"{url}/events", params=query, headers=headers) as answer,
