@@ -107,8 +107,8 @@ def test_a_stream_is_resumed_from_a_revision_without_a_gap_or_a_repetition(contr
     assert {change["id"] for change in whole if change["part"] == "power"} >= set(guests)
     assert [change["revision"] for change in whole] == sorted(change["revision"] for change in whole)
     some = whole[len(whole) // 2]["revision"]
-    resumed: dict[str, Any]
-    for resumed in ({"last_id": str(some)}, {"since": str(some)}):
+    either_way: list[dict[str, Any]] = [{"last_id": str(some)}, {"since": str(some)}]
+    for resumed in either_way:
         with following(controller.url, **resumed) as events:
             assert events.changes_until(after) == [change for change in whole if change["revision"] > some]
 
