@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -25,6 +26,7 @@ from lochness.cli.arguments import (
 )
 from lochness.cli.collection import Specs, Targets, add_show, modify_each, records_of, resolved
 from lochness.cli.command import command, noun
+from lochness.cli.guest_files import metadata_from_files
 from lochness.cli.guest_requests import Request, carry_out
 from lochness.cli.output import Column, Format, plain, print_list, print_records, print_strings, shown
 from lochness.cli.session import Kind, Session, name_of
@@ -48,12 +50,12 @@ class NoAddressError(LochnessError):
 
 
 def state_of(guest: JSONObject) -> str:
-    """What is seen of a guest; "unplaced" before it has a hypervisor."""
+    """What is seen of a guest; "unplaced" before it has a hypervisor, and again after its creation was undone."""
+    if not guest.get("hypervisor"):
+        return "unplaced"
     status = guest.get("status")
     state = status.get("state") if isinstance(status, dict) else status
-    if not isinstance(state, str) or state in ("", "unknown"):
-        return "unknown" if guest.get("hypervisor") else "unplaced"
-    return state
+    return state if isinstance(state, str) and state else "unknown"
 
 
 def columns(hypervisor_names: dict[str, str], flavor_names: dict[str, str]) -> list[Column]:
@@ -106,6 +108,18 @@ def create(
     fwgroup: MaybeNamed = None,
     vlangroup: MaybeNamed = None,
     metadata: MetadataOption = None,
+    ssh_key: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--ssh-key",
+            metavar="FILE",
+            help="Public keys that may log in as the image's user; several times if need be.",
+            show_default=False,
+        ),
+    ] = None,
+    user_data: Annotated[
+        Path | None, typer.Option("--user-data", metavar="FILE", help="cloud-init's user data.", show_default=False)
+    ] = None,
     wait: WaitOption = False,
     timeout: TimeoutOption = WAIT_LIMIT_S,
 ) -> None:
@@ -114,6 +128,8 @@ def create(
     Example: lochness guest create --name web1 --flavor small --network lan --wait
     """
     given = new_record(id, name, metadata, flavor=flavor, network=network, fwgroup=fwgroup, vlangroup=vlangroup)
+    if ssh_key or user_data:
+        given["metadata"] = {**metadata_from_files(ssh_key, user_data), **given.get("metadata", {})}
     records = records_of(Kind.GUEST, specs, given, needs=("flavor", "network"))
     requests: list[Request] = []
 

@@ -93,7 +93,7 @@ def modify(
     name: NameOption = None,
     metadata: MetadataOption = None,
 ) -> None:
-    """Change images; what hypervisors have of one is fetched anew when its checksum has changed.
+    """Change images. A hypervisor that has one already keeps its files: for other files make another image.
 
     Example: lochness image modify debian12 --source https://mirror.example/debian12.qcow2
     """

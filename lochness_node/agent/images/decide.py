@@ -87,7 +87,8 @@ def decide_fetch(manifest: Manifest | None, request: ImageRequest) -> Literal["f
 
 def _differs(id: str, name: str, here: str, wanted: str) -> ConflictError:
     return ConflictError(
-        f"image {id} is here with {name} {here!r}, asked for was {wanted!r}: an image does not change, take a new id",
+        f"image {id} is here with {name} {here!r}, asked for was {wanted!r}: an image's files do not change, make "
+        "another image for others",
         reason=IMAGE_DIFFERS,
     )
 
