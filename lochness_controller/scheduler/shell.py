@@ -2,7 +2,7 @@
 
 Invariants:
 1. Each transaction places its guests wholly or not at all, and its compares hold whatever the view had missed.
-2. While one transaction is under way the next is decided; what it decides counts what the first is about to take.
+2. While transactions are under way the next ones are decided; what is decided counts what those are about to take.
 3. Of a transaction that conflicts only the guests are decided anew whose own compares failed, after their hypervisors
    and addresses were read anew; each at most `ATTEMPTS_MAX` times, then its job fails.
 4. No guest is refused on a view that may have missed what came before its job: the view waits until it has seen the
@@ -38,11 +38,12 @@ from lochness_controller.workers.transitions import failed
 from lochness_controller.workers.view import JobsView
 
 ATTEMPTS_MAX: Final = 13
-#: How many guests are decided at a time, and how few of them wait for their transaction when the next are decided.
-CHUNK_MAX: Final = 500
-DECIDED_LOW: Final = 100
-#: How many transactions are under way at once.
-UNDER_WAY_MAX: Final = 2
+#: How many guests are decided at a time: the store must not run out of work meanwhile; and how few of them wait for
+#: their transaction when the next are decided: the more there are, the more of one hypervisor go together.
+CHUNK_MAX: Final = 100
+DECIDED_LOW: Final = 300
+#: How many transactions are under way at once: the store syncs several to its disk at a time.
+UNDER_WAY_MAX: Final = 4
 #: How many guests are read at once, each with its job: two keys.
 READ_MAX: Final = MAX_TRANSACTION_OPS // 2
 
