@@ -9,11 +9,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from litestar.exceptions import HTTPException
 from litestar.types import Receive
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 #: Longer than the pause between two requests: who comes again is not cut off.
 UNUSED_LIMIT_S: Final = 90.0
@@ -26,17 +26,27 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self._look(None)
+        close_when_unused(self)
 
-    def _look(self, last: object) -> None:
-        if self.transport.is_closing():
-            return
-        cycle: RequestResponseCycle | None = self.cycle
-        now = cycle or self
-        if last is now and (cycle is None or cycle.response_complete):
-            self.transport.close()
-            return
-        self.loop.call_later(UNUSED_LIMIT_S, self._look, now)
+
+class _Protocol(Protocol):
+    """What uvicorn's protocols have in common."""
+
+    transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
+    cycle: Any
+
+
+def close_when_unused(protocol: _Protocol, last: object = None) -> None:
+    """Rule 1 for the connection of `protocol`, from its beginning on."""
+    if protocol.transport.is_closing():
+        return
+    cycle = protocol.cycle
+    now = cycle or protocol
+    if last is now and (cycle is None or cycle.response_complete):
+        protocol.transport.close()
+        return
+    protocol.loop.call_later(UNUSED_LIMIT_S, close_when_unused, protocol, now)
 
 
 def bounded_body(receive: Receive) -> Receive:

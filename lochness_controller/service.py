@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import uvicorn
+import uvloop
 
 from lochness import events
 from lochness.agent_targets import AgentDefaults
@@ -30,7 +31,6 @@ from lochness.candidate_plugins import load_candidate_functions
 from lochness.clock import Clock, SystemClock
 from lochness.context import Context
 from lochness.errors import ConfigurationError
-from lochness.http_connection import Connection
 from lochness.listen import Address, check_listen, open_listener
 from lochness.log import configure_logging, get_logger
 from lochness.server_tls import Certificates
@@ -44,6 +44,7 @@ from lochness_controller.api.jobs import JobNews
 from lochness_controller.api.mirror import Mirror
 from lochness_controller.api.placement import Policy
 from lochness_controller.api.room import Room
+from lochness_controller.connection import Connection
 from lochness_controller.liveness.shell import Liveness
 from lochness_controller.presence import Presence
 from lochness_controller.scheduler.shell import Scheduler
@@ -171,7 +172,7 @@ class Controller:
 
     def run(self) -> None:
         """Serve until `ask_stop`. Call it once."""
-        loop = asyncio.new_event_loop()
+        loop = uvloop.new_event_loop()
         threads = ThreadPoolExecutor(self._settings.api_threads, thread_name_prefix="api")
         loop.set_default_executor(threads)
         try:
