@@ -39,6 +39,11 @@ def parse_id(text: str, *, field: str = "id") -> str:
     return str(uuid.UUID(text.strip().lower().removeprefix("urn:uuid:")))
 
 
+def is_normal_id(text: str) -> bool:
+    """Whether `text` is an ID in its one spelling."""
+    return _NORMAL.fullmatch(text) is not None
+
+
 def is_id(text: str) -> bool:
     """Whether `parse_id` accepts `text`."""
     return _SPELLINGS.fullmatch(text.strip()) is not None

@@ -1,7 +1,7 @@
 """How much may a client make a connection hold before anything is asked? Requests are parsed by httptools, in C.
 
 Invariants:
-1. A head (request line and headers) of more than HEAD_MAX_BYTES is refused with 431 and the connection closed, and so is
+1. A head (request line and headers) of more than HEAD_MAX_BYTES is refused with 431 and the connection closed; so is
    whatever else is as long and completes nothing: trailers, a chunk's extensions. No more than that and one reading of
    the socket is kept of it.
 2. At most AHEAD_MAX requests wait behind the one that is being answered; a client that sends more is cut off.
@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from lochness.http_connection import close_when_unused
 
@@ -98,7 +98,8 @@ class Connection(HttpToolsProtocol):
         self._is_refused = True
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete:
             head = b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
             self.transport.write(STATUS_LINE[status] + head % len(text) + text)
         self.transport.close()

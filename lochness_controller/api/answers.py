@@ -38,8 +38,8 @@ def array_of(records: Iterable[bytes]) -> bytes:
 
 
 async def send_json(send: Send, code: int, content: object, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-    """A whole answer, from outside of the framework."""
-    body = msgspec.json.encode(content) + b"\n"
+    """A whole answer, from outside of the framework. Content that is bytes is JSON already."""
+    body = (content if isinstance(content, bytes) else msgspec.json.encode(content)) + b"\n"
     fields = [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode()), *headers]
     await send({"type": "http.response.start", "status": code, "headers": fields})
     await send({"type": "http.response.body", "body": body, "more_body": False})

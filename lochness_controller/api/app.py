@@ -37,6 +37,7 @@ from lochness_controller.api.edge import Edge
 from lochness_controller.api.follow import Listeners
 from lochness_controller.api.guests import Creating
 from lochness_controller.api.jobs import JobNews
+from lochness_controller.api.lane import Lane
 from lochness_controller.api.mirror import Mirror
 from lochness_controller.api.placement import Policy
 from lochness_controller.api.preconditions import refuse_where_there_is_no_revision
@@ -117,7 +118,7 @@ def build_app(parts: Parts) -> ASGIApp:
         logging_config=None,
     )
     once = Repeats(
-        app,
+        Lane(app, creating, mirror, body_max_bytes=BODY_MAX_BYTES),
         context.store,
         id=parts.id,
         controllers_alive=parts.controllers_alive,

@@ -105,15 +105,20 @@ def show(mirror: GivenMirror, id: FromPath[str]) -> JSONLine:
 @post("/", responses=answers(GuestRecord, 202, 404, 409, 429), operation_class=takes(GuestRecord))
 async def create(made: NamedDependency[Creating], request: AnyRequest, body: RawBody) -> JSONLine:
     """Create a guest: a job finds it a hypervisor, fetches its image there and starts it."""
+    return accepted(*await create_of(made, body, request_id_of(request.scope)))
+
+
+async def create_of(made: Creating, body: bytes, request_id: str) -> tuple[JSONObject | bytes, str]:
+    """The guest of `body` as clients see it, and its job's id, once both are durable. Raises LochnessError."""
     fields = {name: value for name, value in known_fields(GuestRecord, body).items() if name not in _PLACE}
     guest = made.context.new_guest()
     fill(guest, {"mac": "", **fields, "id": fields.get("id") or fresh_id("record")})
     guest.mac = guest.mac or guest_mac(guest.id)
     guest.validate()
-    if is_taken_over() and (first := await sync_to_thread(_accepted_before, made.context, made.mirror, guest)):
-        return first
+    if is_taken_over() and (first := await sync_to_thread(_job_made_before, made.context)):
+        return await sync_to_thread(_shown_or, made.mirror, guest), first
     made.room.require()
-    job = _new_job(guest, SELECT_HYPERVISOR, "create", made.clock, request)
+    job = _new_job(guest, SELECT_HYPERVISOR, "create", made.clock, request_id)
     try:
         await made.group.commit(create_guest(guest, job))
     except ConflictError as error:
@@ -122,7 +127,7 @@ async def create(made: NamedDependency[Creating], request: AnyRequest, body: Raw
                 raise NotFoundError(name, getattr(guest, name), field=name) from error
         raise ConflictError(f"guest {guest.id} exists already", keys=error.keys, reason="already_exists") from error
     tell("created", guest)
-    return accepted(guest_fields(guest, PowerRecord(), GuestStatus(), ALIVE), job.id)
+    return guest_fields(guest, PowerRecord(), GuestStatus(), ALIVE), job.id
 
 
 @patch(
@@ -214,13 +219,13 @@ def _ask(
 ) -> JSONLine:
     """Write the job, and what the guest should be from now on, in one transaction."""
     attempts_left = CHANGE_ATTEMPTS_MAX
-    if first := _accepted_before(context, mirror, GuestRecord(id=guest_id)):
-        return first
+    if first := _job_made_before(context):
+        return accepted(_shown_or(mirror, GuestRecord(id=guest_id)), first)
     while True:
         attempts_left -= 1
         guest = context.guest(guest_id)
         Precondition.of(request).check(f"guest {guest.id}", guest.revision)
-        job = _new_job(guest, action, action, clock, request)
+        job = _new_job(guest, action, action, clock, request_id_of(request.scope))
         job.force = force
         try:
             request_action(guest.id, guest.revision, job, POWER_AFTER[action]).commit(context.store)
@@ -232,7 +237,7 @@ def _ask(
             return accepted(_shown_or(mirror, guest), job.id)
 
 
-def _new_job(guest: Guest, action: str, asked: str, clock: Clock, request: AnyRequest) -> JobRecord:
+def _new_job(guest: Guest, action: str, asked: str, clock: Clock, request_id: str) -> JobRecord:
     return JobRecord(
         id=fresh_id("job"),
         action=action,
@@ -240,7 +245,7 @@ def _new_job(guest: Guest, action: str, asked: str, clock: Clock, request: AnyRe
         created_at=rfc3339(clock.now()),
         request=asked,
         hypervisor=guest.hypervisor,
-        request_id=request_id_of(request.scope),
+        request_id=request_id,
     )
 
 
@@ -274,12 +279,12 @@ def _shown(mirror: Mirror, guest_id: str) -> tuple[bytes, int]:
     return found
 
 
-def _accepted_before(context: Context, mirror: Mirror, guest: GuestRecord) -> JSONLine | None:
-    """The answer to a request that comes again, if its job was made the first time."""
+def _job_made_before(context: Context) -> str | None:
+    """The job of a request that comes again, if it was made the first time."""
     job_id = fresh_id("job")
     if not is_taken_over() or context.store.read(Key(keys.job(job_id))).one() is None:
         return None
-    return accepted(_shown_or(mirror, guest), job_id)
+    return job_id
 
 
 def _shown_or(mirror: Mirror, guest: GuestRecord) -> bytes:

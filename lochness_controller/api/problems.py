@@ -8,10 +8,12 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
+from litestar.types import HTTPScope, Send
 
 from lochness import events
 from lochness.errors import (
@@ -31,7 +33,7 @@ from lochness.errors import (
 )
 from lochness.log import get_logger
 from lochness.model.record import JSONObject
-from lochness_controller.api.answers import JSONLine
+from lochness_controller.api.answers import JSONLine, send_json
 from lochness_controller.api.edge import REQUEST_ID_HEADER, request_id_of
 
 _STATUS: Final[tuple[tuple[type[LochnessError], int], ...]] = (
@@ -88,51 +90,78 @@ def problem_of(error: LochnessError) -> JSONObject:
 
 def answer_lochness_error(request: Request[Any, Any, Any], error: LochnessError) -> Response[Any]:
     """For every error that Loch Ness raises on purpose."""
-    status = status_of(error)
-    if status >= _INTERNAL:
-        _log.warning(
-            events.API_REQUEST_FAILED,
-            method=request.method,
-            path=request.url.path,
-            error=error.message,
-            reason=error.reason,
-            cause=str(error.__cause__ or ""),
-            request_id=request_id_of(request.scope),
-        )
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, OverloadedError) else {}
-    return JSONLine(problem_of(error), status_code=status, headers=headers)
+    return _line(_of_lochness_error(request.method, request.url.path, request_id_of(request.scope), error))
 
 
 def answer_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
     """For what the web framework refuses: no such path or method, a body too large, a malformed query."""
-    status = error.status_code
-    if status >= _INTERNAL and status not in _REASONS:
-        return answer_unexpected(request, error)
-    message = {
-        404: f"there is nothing at {request.url.path}",
-        405: f"{request.method} is not possible at {request.url.path}",
-        413: "the body is larger than 1 MiB",
-    }.get(status, _detail_of(error))
-    return JSONLine(problem(message, status, reason_of(status)), status_code=status, headers=dict(error.headers or {}))
+    return _line(_of_http_exception(request.method, request.url.path, request_id_of(request.scope), error))
 
 
 def answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """For a fault of ours. The log has the traceback, under the request id that the body names."""
-    request_id = request_id_of(request.scope)
+    return _line(_of_unexpected(request.method, request.url.path, request_id_of(request.scope), error))
+
+
+async def send_problem(scope: HTTPScope, send: Send, error: Exception) -> None:
+    """The answer to any of them, from outside of the framework."""
+    where = (scope["method"], scope["path"], request_id_of(scope))
+    if isinstance(error, LochnessError):
+        answer = _of_lochness_error(*where, error)
+    elif isinstance(error, HTTPException):
+        answer = _of_http_exception(*where, error)
+    else:
+        answer = _of_unexpected(*where, error)
+    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
+    await send_json(send, answer.status, answer.body, headers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    body: JSONObject
+    headers: Mapping[str, str]
+
+
+def _line(answer: _Answer) -> JSONLine:
+    return JSONLine(answer.body, status_code=answer.status, headers=answer.headers)
+
+
+def _of_lochness_error(method: str, path: str, request_id: str, error: LochnessError) -> _Answer:
+    status = status_of(error)
+    if status >= _INTERNAL:
+        _log.warning(
+            events.API_REQUEST_FAILED,
+            method=method,
+            path=path,
+            error=error.message,
+            reason=error.reason,
+            cause=str(error.__cause__ or ""),
+            request_id=request_id,
+        )
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, OverloadedError) else {}
+    return _Answer(status, problem_of(error), headers)
+
+
+def _of_http_exception(method: str, path: str, request_id: str, error: HTTPException) -> _Answer:
+    status = error.status_code
+    if status >= _INTERNAL and status not in _REASONS:
+        return _of_unexpected(method, path, request_id, error)
+    message = {
+        404: f"there is nothing at {path}",
+        405: f"{method} is not possible at {path}",
+        413: "the body is larger than 1 MiB",
+    }.get(status, _detail_of(error))
+    return _Answer(status, problem(message, status, reason_of(status)), dict(error.headers or {}))
+
+
+def _of_unexpected(method: str, path: str, request_id: str, error: Exception) -> _Answer:
     _log.error(
-        events.API_REQUEST_FAILED,
-        method=request.method,
-        path=request.url.path,
-        error=repr(error),
-        request_id=request_id,
-        exc_info=error,
+        events.API_REQUEST_FAILED, method=method, path=path, error=repr(error), request_id=request_id, exc_info=error
     )
     text = f"internal error; the controller's log has the details under request id {request_id}"
-    return JSONLine(
-        problem(text, _INTERNAL, LochnessError.reason, {"request_id": request_id}),
-        status_code=_INTERNAL,
-        headers={REQUEST_ID_HEADER: request_id},
-    )
+    body = problem(text, _INTERNAL, LochnessError.reason, {"request_id": request_id})
+    return _Answer(_INTERNAL, body, {REQUEST_ID_HEADER: request_id})
 
 
 def _detail_of(error: HTTPException) -> str:

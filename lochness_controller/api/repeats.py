@@ -20,18 +20,19 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
-from litestar.types import ASGIApp, HTTPRequestEvent, HTTPScope, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from lochness import keys
 from lochness.errors import AmbiguousWriteError, ConflictError, LeaseNotFoundError, LochnessError
 from lochness.ids import new_id
 from lochness.store.protocol import Key, KeyUnchanged, Put, Store
 from lochness_controller.api.answers import send_json
+from lochness_controller.api.bodies import again, read_body
 from lochness_controller.api.fresh_ids import Seed, seeded
 from lochness_controller.api.problems import problem, problem_of, reason_of, status_of
 
@@ -124,13 +125,13 @@ class Repeats:
             await _refuse(send, 400, "Idempotency-Key must be given once, 1 to 255 visible ASCII letters", "invalid")
             return
         try:
-            body, is_complete = await _read_body(receive, self._body_max_bytes)
+            body, is_complete = await read_body(receive, self._body_max_bytes)
         except HTTPException as error:  # too slow, or the client has gone
             await _refuse(send, error.status_code, error.detail, reason_of(error.status_code))
             return
         if not is_complete:
             # Too large: it is refused there.
-            await self._inner(scope, _again(body, receive, is_all=False), send)
+            await self._inner(scope, again(body, receive, is_all=False), send)
             return
         who = scope.get("state", {}).get("token", "")
         key = keys.request(hashlib.sha256(f"{who}\0{text}".encode()).hexdigest())
@@ -152,7 +153,7 @@ class Repeats:
                 await _kept_answer(claim.kept).pass_on(send, (b"idempotency-replayed", b"true"))
                 return
             if claim is not None and claim.is_ours:
-                await self._carry_out(key, claim, scope, _again(body, receive), send)
+                await self._carry_out(key, claim, scope, again(body, receive), send)
                 return
             remaining_s = deadline_s - asyncio.get_running_loop().time()
             if remaining_s <= 0:
@@ -271,30 +272,6 @@ def _kept_answer(kept: KeptRequest) -> _Captured:
     body = kept.body.encode()
     headers.append((b"content-length", str(len(body)).encode()))
     return _Captured(kept.code, headers, bytearray(body))
-
-
-async def _read_body(receive: Receive, max_bytes: int) -> tuple[bytes, bool]:
-    """The request's body, and whether that is all of it."""
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return bytes(body), False
-        body += message.get("body", b"")
-        if not message.get("more_body", False):
-            return bytes(body), True
-        if len(body) > max_bytes:
-            return bytes(body), False
-
-
-def _again(body: bytes, receive: Receive, *, is_all: bool = True) -> Receive:
-    """`receive` with what was read of the body in front."""
-    first: list[HTTPRequestEvent] = [{"type": "http.request", "body": body, "more_body": not is_all}]
-
-    async def receive_again() -> Any:
-        return first.pop() if first else await receive()
-
-    return receive_again
 
 
 async def _answer_problem(send: Send, error: LochnessError) -> None:
