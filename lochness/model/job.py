@@ -27,7 +27,7 @@ UNSET_TIME: Final = "0001-01-01T00:00:00Z"
 @lru_cache(maxsize=64)  # one moment is written into many records
 def rfc3339(moment: datetime) -> str:
     """`moment` (UTC) as RFC 3339 with microseconds and a Z."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{moment.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 class JobStep(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,6 @@ from litestar.params import FromPath, FromQuery, RawBody
 from lochness import keys
 from lochness.clock import Clock
 from lochness.context import Context
-from lochness.entities.guest import Guest
 from lochness.errors import ConflictError, NotFoundError, ValidationError
 from lochness.guest_state import ALIVE
 from lochness.ids import parse_id
@@ -43,7 +42,7 @@ from lochness_controller.api.records import (
     AnyRequest,
     apply,
     field_names,
-    fill,
+    given_id,
     known_fields,
     tell,
 )
@@ -111,8 +110,8 @@ async def create(made: NamedDependency[Creating], request: AnyRequest, body: Raw
 async def create_of(made: Creating, body: bytes, request_id: str) -> tuple[JSONObject | bytes, str]:
     """The guest of `body` as clients see it, and its job's id, once both are durable. Raises LochnessError."""
     fields = {name: value for name, value in known_fields(GuestRecord, body).items() if name not in _PLACE}
-    guest = made.context.new_guest()
-    fill(guest, {"mac": "", **fields, "id": fields.get("id") or fresh_id("record")})
+    fields["id"] = given_id(fields) or fresh_id("record")
+    guest = GuestRecord.from_fields({"type": "kvm", **fields})
     guest.mac = guest.mac or guest_mac(guest.id)
     guest.validate()
     if is_taken_over() and (first := await sync_to_thread(_job_made_before, made.context)):
@@ -237,7 +236,7 @@ def _ask(
             return accepted(_shown_or(mirror, guest), job.id)
 
 
-def _new_job(guest: Guest, action: str, asked: str, clock: Clock, request_id: str) -> JobRecord:
+def _new_job(guest: GuestRecord, action: str, asked: str, clock: Clock, request_id: str) -> JobRecord:
     return JobRecord(
         id=fresh_id("job"),
         action=action,

@@ -90,13 +90,18 @@ def apply(record: Any, changes: JSONObject) -> None:
         setattr(record, name, getattr(patched, name))
 
 
-def fill(blank: Any, fields: JSONObject) -> None:
-    """Make a new record of `blank` and `fields`. Without an id it keeps the fresh one. Raises ValidationError."""
+def given_id(fields: JSONObject) -> str:
+    """The id that a new record is to have, "" where none is given. Raises ValidationError."""
     given = fields.get("id", "")
     if not isinstance(given, str):
         raise ValidationError("id must be a string", field="id")
-    if given:
-        blank.id = parse_id(given)
+    return parse_id(given) if given else ""
+
+
+def fill(blank: Any, fields: JSONObject) -> None:
+    """Make a new record of `blank` and `fields`. Without an id it keeps the fresh one. Raises ValidationError."""
+    if given := given_id(fields):
+        blank.id = given
     apply(blank, {name: value for name, value in fields.items() if name != "id"})
 
 

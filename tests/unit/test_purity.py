@@ -17,7 +17,19 @@ PURE_PACKAGES = ("lochness/model", "lochness/placement")
 
 FORBIDDEN_IMPORTS = (
     *("time", "secrets", "logging", "threading", "subprocess", "socket", "asyncio", "tempfile", "shutil"),
-    *("structlog", "httpx", "etcd3", "grpc", "libvirt", "psutil", "litestar", "uvicorn", "httptools", "uvloop", "sdnotify"),
+    *(
+        "structlog",
+        "httpx",
+        "etcd3",
+        "grpc",
+        "libvirt",
+        "psutil",
+        "litestar",
+        "uvicorn",
+        "httptools",
+        "uvloop",
+        "sdnotify",
+    ),
     *("lochness.store", "lochness.log", "lochness.clock", "lochness_node.driver"),
 )
 #: What stores, drivers and clocks offer as types: a decision may name them, it cannot call what it is not given.
