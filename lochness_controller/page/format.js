@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 
-const STEPS = [[1024 * 1024, "TB"], [1024, "GB"]];
+const STEPS = [[1024 ** 3, "PB"], [1024 ** 2, "TB"], [1024, "GB"]];
 const SPANS = [[86400, "d"], [3600, "h"], [60, "min"]];
 
 /** The controller's clock less ours, in milliseconds; told by its answers, so that a wrong clock here shows no nonsense. */
@@ -18,7 +18,7 @@ export function nowMs() {
   return Date.now() + skewMs;
 }
 
-/** MB as 512 MB, 12.5 GB, 1.9 TB. */
+/** MB as 512 MB, 12.5 GB, 1.9 TB, 3.7 PB. */
 export function megabytes(mb) {
   for (const [size, unit] of STEPS) {
     if (mb >= size) return `${trimmed(mb / size)} ${unit}`;
@@ -28,6 +28,11 @@ export function megabytes(mb) {
 
 function trimmed(value) {
   return value >= 100 ? String(Math.round(value)) : String(Math.round(value * 10) / 10);
+}
+
+/** 128000 as 128,000. */
+export function whole(number) {
+  return number.toLocaleString("en");
 }
 
 export function count(number, one, many = `${one}s`) {

@@ -1,10 +1,10 @@
 // The hosts: are they alive, and how full are they?
 
 import { el, mark, meter } from "./dom.js";
-import { age, megabytes, moment, named, nameOf } from "./format.js";
+import { age, megabytes, moment, named, nameOf, whole } from "./format.js";
 import { Table } from "./table.js";
 
-const SIZES = [["memory", "Memory", megabytes], ["cpu", "CPU", String], ["disk", "Disk", megabytes]];
+const SIZES = [["memory", "Memory", megabytes], ["cpu", "CPU", whole], ["disk", "Disk", megabytes]];
 
 export function hostsTable(section, showGuestsOf) {
   const sizes = SIZES.map(([name, title, words]) => ({
@@ -16,7 +16,7 @@ export function hostsTable(section, showGuestsOf) {
   return new Table(section, {
     caption: "Hosts: state, guests, what is taken of memory, CPU and disk, and the heartbeat",
     noun: "host",
-    empty: "No host is registered yet. On each, run lochness-node; then: lochness hv create",
+    empty: "No host is registered yet. On each one lochness-node must run; then tell the controller of it: lochness hv create",
     key: ({ host }) => host.id,
     stamp: (item) => JSON.stringify([item.host, item.guests, item.level, item.word]),
     words: ({ host, word }) => [nameOf(host), host.id, host.ip, word, ...Object.values(host.metadata ?? {})].join(" "),
