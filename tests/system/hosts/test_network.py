@@ -46,6 +46,9 @@ def test_a_host_is_cut_off(lab: Laboratory):
 def test_etcds_leader_is_cut_off(lab: Laboratory):
     leader = lab.etcd_leader()
     standing = [host for host in lab.hypervisors if host is not leader]
+    if leader is not lab.management:
+        # It counts as alive until its lease ends, and a guest that went there would wait: not what is asked here.
+        lab.records("hv", "config", leader.name, "cordoned=1")
     with measured("network cut of etcd's leader until the next guest runs"):
         lab.cut(leader.name)
         if leader is lab.management:  # the operator's command is cut off with it
