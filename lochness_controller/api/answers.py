@@ -23,8 +23,7 @@ class JSONLine(Response[Any]):
 
     def render(self, content: Any, media_type: str, enc_hook: Any = None) -> bytes:
         del media_type, enc_hook
-        encoded = content if isinstance(content, bytes) else msgspec.json.encode(content)
-        return encoded + b"\n"
+        return _line(content)
 
 
 def accepted(guest: JSONObject | bytes, job_id: str) -> JSONLine:
@@ -37,9 +36,15 @@ def array_of(records: Iterable[bytes]) -> bytes:
     return b"[" + b",".join(records) + b"]"
 
 
+def _line(content: object) -> bytes:
+    """JSON and a newline; a long list has its newline already and is not copied for it."""
+    encoded = content if isinstance(content, bytes) else msgspec.json.encode(content)
+    return encoded if encoded.endswith(b"\n") else encoded + b"\n"
+
+
 async def send_json(send: Send, code: int, content: object, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     """A whole answer, from outside of the framework. Content that is bytes is JSON already."""
-    body = (content if isinstance(content, bytes) else msgspec.json.encode(content)) + b"\n"
+    body = _line(content)
     fields = [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode()), *headers]
     await send({"type": "http.response.start", "status": code, "headers": fields})
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -32,6 +32,8 @@ REQUEST_ID_HEADER: Final = "X-Request-ID"
 #: Larger bodies are compressed off the event loop.
 _COMPRESS_HERE_MAX_BYTES: Final = 32 << 10
 _COMPRESS_LEVEL: Final = 3
+#: How much of a long answer is written in one go.
+_SLICE_BYTES: Final = 256 << 10
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
 _STATE_NAME: Final = "request_id"
@@ -92,17 +94,23 @@ class _Answer:
             await self._send(message)
 
     async def _begin(self, start: HTTPResponseStartEvent, first: HTTPResponseBodyEvent) -> None:
-        body = first.get("body", b"")
+        body: bytes | memoryview = first.get("body", b"")
         headers = [(name, value) for name, value in start["headers"] if name.lower() != b"x-request-id"]
         headers.append((b"x-request-id", self._request_id.encode("latin-1")))
         if body:
             headers.append((b"vary", b"Accept-Encoding"))
         if self._takes_gzip and body and not first.get("more_body", False):
-            body = await _compressed(body)
+            body = await _compressed(bytes(body))
             headers = [(name, value) for name, value in headers if name.lower() != b"content-length"]
             headers += [(b"content-encoding", b"gzip"), (b"content-length", str(len(body)).encode())]
         await self._send({"type": "http.response.start", "status": start["status"], "headers": headers})
-        await self._send({"type": "http.response.body", "body": body, "more_body": first.get("more_body", False)})
+        while len(body) > _SLICE_BYTES:  # others get their turn in between, and the client's pace is kept
+            piece, body = bytes(body[:_SLICE_BYTES]), memoryview(body)[_SLICE_BYTES:]
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(0)
+        await self._send(
+            {"type": "http.response.body", "body": bytes(body), "more_body": first.get("more_body", False)}
+        )
 
 
 async def _compressed(body: bytes) -> bytes:

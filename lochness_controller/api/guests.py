@@ -36,6 +36,7 @@ from lochness_controller.api.fresh_ids import fresh_id, is_taken_over
 from lochness_controller.api.given import GivenClock, GivenContext, GivenMirror
 from lochness_controller.api.lists import answer_list, parse_query
 from lochness_controller.api.mirror import Mirror
+from lochness_controller.api.noted import note
 from lochness_controller.api.preconditions import Precondition, etag
 from lochness_controller.api.records import (
     CHANGE_ATTEMPTS_MAX,
@@ -125,7 +126,7 @@ async def create_of(made: Creating, body: bytes, request_id: str) -> tuple[JSONO
             if key in error.keys:
                 raise NotFoundError(name, getattr(guest, name), field=name) from error
         raise ConflictError(f"guest {guest.id} exists already", keys=error.keys, reason="already_exists") from error
-    tell("created", guest)
+    note(action="created", kind="Guest", id=guest.id)
     return guest_fields(guest, PowerRecord(), GuestStatus(), ALIVE), job.id
 
 

@@ -79,10 +79,12 @@ class GuestParts:
                 return
         self._json = None
 
-    def hypervisors_changed(self, ids: Set[str]) -> None:
-        """Whether these hypervisors live is another matter now."""
-        if self._hypervisor in ids:
-            self._json = None
+    def hypervisors_changed(self, ids: Set[str]) -> bool:
+        """Whether these hypervisors live is another matter now; answers whether that concerns this guest."""
+        if self._hypervisor not in ids:
+            return False
+        self._json = None
+        return True
 
     def json(self, seen: Callable[[str], HypervisorSeen]) -> bytes | None:
         """The guest as clients see it; None for no guest, and for one that this version can not read."""
