@@ -105,6 +105,7 @@ def create_guest(guest: GuestRecord, job: JobRecord, power: Power = "running") -
 
     Its flavor and network must still exist.
     """
+    making = create_job(job)
     compares = (
         KeyUnchanged(keys.guest(guest.id), 0),
         KeyExists(keys.flavor(guest.flavor)),
@@ -114,7 +115,8 @@ def create_guest(guest: GuestRecord, job: JobRecord, power: Power = "running") -
         Put(keys.guest(guest.id), guest.to_json()),
         Put(keys.guest_power(guest.id), PowerRecord(desired=power).to_json()),
     )
-    return Transaction(compares, operations) + create_job(job)
+    # Not by `joined`: nothing here can be there twice, and thousands of creates come together.
+    return Transaction(compares + making.compares, operations + making.operations)
 
 
 def request_action(guest_id: str, guest_revision: int, job: JobRecord, power: Power | None) -> Transaction:
