@@ -185,6 +185,7 @@ def test_a_guest_is_seen_from_its_request_to_its_end(page, site):
 def test_a_guest_without_a_place_leads_to_the_reason(page, site):
     job = site.refused("elephant")
     page.wait_for("#problems", "1 guest has no place", "elephant")
+    page.wait_for(row("jobs", job["id"]), "failed", " ".join(job["error"].split()))  # without opening anything
     page.click(row("guests", job["guest"]) + " button")  # its last job, which opens
     assert page.run("return document.activeElement.id") == "jobs"
     text = page.wait_for("#jobs .explanation", "Why no host could take it", "Nearest misses")
@@ -192,6 +193,12 @@ def test_a_guest_without_a_place_leads_to_the_reason(page, site):
     assert f"insufficient_memory: wanted {TOO_LARGE_MB} MB, had" in text
     assert "kvm1" in text
     page.wait_for("#capacity tbody", "huge", "none", "insufficient memory: 3")
+
+
+def test_an_age_goes_on_while_nothing_happens(page, site):
+    age = row("guests", site.running("calm")["id"]) + " time"
+    before = page.wait_for(age, " s")
+    page.wait(lambda: page.text(age) not in ("", before), f"an age other than {before}", age)
 
 
 def test_names_are_text_whatever_they_are(page, site):
