@@ -185,7 +185,7 @@ def test_a_guest_is_seen_from_its_request_to_its_end(page, site):
 def test_a_guest_without_a_place_leads_to_the_reason(page, site):
     job = site.refused("elephant")
     page.wait_for("#problems", "1 guest has no place", "elephant")
-    page.wait_for(row("jobs", job["id"]), "failed", " ".join(job["error"].split()))  # without opening anything
+    page.wait_for(row("jobs", job["id"]) + " .error", " ".join(job["error"].split()))  # seen without opening anything
     page.click(row("guests", job["guest"]) + " button")  # its last job, which opens
     assert page.run("return document.activeElement.id") == "jobs"
     text = page.wait_for("#jobs .explanation", "Why no host could take it", "Nearest misses")
