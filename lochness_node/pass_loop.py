@@ -76,6 +76,11 @@ class Daemon(Protocol):
         ...
 
     @property
+    def retry_max_s(self) -> float:
+        """After failed passes the next one is tried after FIRST_BACKOFF_S, twice that, and so on up to this."""
+        ...
+
+    @property
     def waker(self) -> Waker:
         """The daemon hands it to its watch threads and libvirt callbacks; the loop waits on it."""
         ...
@@ -219,7 +224,7 @@ class PassLoop:
         except Exception as error:
             self._count("failed", started_s)
             self._failed(error)
-            return backoff_s(self._failures, self.daemon.interval_s) * self._random.uniform(1 - JITTER, 1)
+            return backoff_s(self._failures, self.daemon.retry_max_s) * self._random.uniform(1 - JITTER, 1)
         self._count("good", started_s)
         self._good_at_s, self._reported = time.time(), report.figures
         self._succeeded(report)
@@ -277,6 +282,6 @@ def next_due_s(due_s: float, now_s: float, interval_s: float) -> float:
     return due_s if behind_s < 0 else due_s + (int(behind_s / interval_s) + 1) * interval_s
 
 
-def backoff_s(failures: int, interval_s: float) -> float:
-    """How long to wait after the `failures`th failed pass in a row (from 1): doubling, at most `interval_s`."""
-    return float(min(FIRST_BACKOFF_S * 2 ** min(failures - 1, 30), interval_s))
+def backoff_s(failures: int, retry_max_s: float) -> float:
+    """How long to wait after the `failures`th failed pass in a row (from 1): doubling, at most `retry_max_s`."""
+    return float(min(FIRST_BACKOFF_S * 2 ** min(failures - 1, 30), retry_max_s))

@@ -17,6 +17,9 @@ from lochness.model.resources import Resources
 from lochness.placement.cluster import HypervisorView, SubnetView
 
 #: What the guest's metadata "group_policy" may say of the guests with the same "group".
+#: The reason of a refusal: the hypervisor is not alive.
+HEARTBEAT_MISSING: Final = "heartbeat_missing"
+
 APART: Final = "apart"
 TOGETHER: Final = "together"
 GROUP_POLICIES: Final = (APART, TOGETHER)
@@ -99,7 +102,7 @@ def candidate_is_alive(_: GuestRequest, hypervisor: HypervisorView) -> Refusal |
     """Keeps hypervisors whose heartbeat is present."""
     if hypervisor.is_alive:
         return None
-    return Refusal("heartbeat_missing", "heartbeat_missing: no heartbeat in the store")
+    return Refusal(HEARTBEAT_MISSING, f"{HEARTBEAT_MISSING}: no heartbeat in the store")
 
 
 @candidate_filter

@@ -20,6 +20,7 @@ from lochness.model.address import ip_text
 from lochness.model.guest import GuestRecord
 from lochness.model.resources import Resources
 from lochness.placement.candidates import (
+    HEARTBEAT_MISSING,
     CandidateFunction,
     Probe,
     candidate_has_resources,
@@ -50,7 +51,7 @@ KINDS_MAX: Final = 64
 #: Verdicts: 0 is a candidate, each other one a reason.
 _REASONS: Final = (
     "",
-    "heartbeat_missing",
+    HEARTBEAT_MISSING,
     "cordoned",
     "no_subnet",
     "no_free_address",

@@ -10,8 +10,10 @@ Every RELIST_S, with jitter, all is read anew, whatever the watch said.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from lochness import events, keys
@@ -24,6 +26,11 @@ from lochness.store.watching import Watching
 RELIST_S: Final = 600.0
 #: How long a refusal waits for the watch to bring what came before its job.
 CATCH_UP_LIMIT_S: Final = 0.25
+
+#: A store that was away for longer than the hypervisors' leases has ended them when it is back, and they beat again
+#: within some seconds (lochness_node.heartbeat: a retry each second, and the call that waits meanwhile). So long after
+#: the watch is there again, a missing heartbeat does not yet tell that a hypervisor is away.
+SETTLE_S: Final = 10.0
 
 #: How many records of new guests are kept for who places them (some MB); the oldest go first.
 NEW_GUESTS_MAX: Final = 10_000
@@ -42,6 +49,7 @@ class LiveCluster:
         self._arrived = threading.Condition(self.lock)
         self.fleet = Fleet()
         self._seen = 0
+        self._settled_at_s = 0.0  # time.monotonic()
         #: Guests' records that the watch brought and that were neither changed nor placed since.
         self._new_guests: dict[str, KeyValue] = {}
         self._watching = Watching(
@@ -49,7 +57,7 @@ class LiveCluster:
             keys.ROOT,  # all of it: the job that asks for a guest's place tells how far the view has come, too
             on_snapshot=self._read,
             on_batch=self._take,
-            on_transition=_tell,
+            on_transition=self._hear,
             relist_s=relist_s,
             selectors=CLUSTER_SELECTORS,
         )
@@ -57,6 +65,12 @@ class LiveCluster:
     @property
     def is_current(self) -> bool:
         return self._watching.is_current
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether the store is away or is back for less than SETTLE_S, so that heartbeats may be missing which are
+        not."""
+        return time.monotonic() < self._settled_at_s
 
     def has_seen(self, revision: int, *, limit_s: float = CATCH_UP_LIMIT_S) -> bool:
         """Whether no change up to `revision` can be missing; waits so long for it."""
@@ -109,6 +123,13 @@ class LiveCluster:
             for (subnet, ip), found in zip(pairs, reading.ranges[len(hosts) :], strict=True):
                 self.fleet.read_address(subnet, ip, found[0].mod_revision if found else 0)
 
+    def _hear(self, event: str, fields: Mapping[str, object]) -> None:
+        if event == events.WATCH_LOST:
+            self._settled_at_s = math.inf
+        elif event == events.WATCH_RECOVERED:
+            self._settled_at_s = time.monotonic() + SETTLE_S
+        _tell(event, fields)
+
     def _take_over(self, reading: Reading) -> None:
         self._seen = max(self._seen, reading.revision)
         for path, items in zip(_PATHS, reading.ranges, strict=True):
@@ -156,8 +177,7 @@ def _path_of(key: str) -> str:
     return key[: key.find("/", len(keys.ROOT)) + 1]
 
 
-def _tell(event: str, fields: object) -> None:
-    assert isinstance(fields, dict)
+def _tell(event: str, fields: Mapping[str, object]) -> None:
     if event == events.WATCH_RECOVERED:
         _log.info(event, **fields)
     elif event == events.PASS_FAILED:

@@ -7,7 +7,8 @@ Invariants:
    and addresses were read anew; each at most `ATTEMPTS_MAX` times, then its job fails.
 4. No guest is refused on a view that may have missed what came before its job: the view waits until it has seen the
    job's own revision, and where it does not come to that in time everything is read anew first.
-5. A commit whose outcome is not known is followed by reading its jobs and guests, which show what became of it.
+5. Nobody is refused for a heartbeat that is missing while the store has just been away: its job waits.
+6. A commit whose outcome is not known is followed by reading its jobs and guests, which show what became of it.
 
 Not guaranteed: an order among guests.
 """
@@ -22,17 +23,17 @@ from typing import Final
 from lochness import events, keys
 from lochness.candidate_plugins import CONTROLLER_CANDIDATE_FUNCTIONS
 from lochness.clock import Clock
-from lochness.errors import AmbiguousWriteError, ConflictError, LochnessError, ValidationError
+from lochness.errors import AmbiguousWriteError, ConflictError, LochnessError, UnavailableError, ValidationError
 from lochness.log import Logger, get_logger
 from lochness.model.guest import GuestRecord
 from lochness.model.job import JobRecord
-from lochness.placement.candidates import CandidateFunction
+from lochness.placement.candidates import HEARTBEAT_MISSING, CandidateFunction
 from lochness.placement.chooser import Chooser
 from lochness.placement.decide import Placement, Refused
 from lochness.store.protocol import MAX_TRANSACTION_OPS, Key, KeyValue, Store
 from lochness.transactions import update_job
 from lochness_controller.scheduler.decide import BATCH_MAX, Bundle, Decided, Waiting, bundle, decide, is_waiting
-from lochness_controller.scheduler.live import LiveCluster
+from lochness_controller.scheduler.live import SETTLE_S, LiveCluster
 from lochness_controller.workers.decide import KnownJob
 from lochness_controller.workers.transitions import failed
 from lochness_controller.workers.view import JobsView
@@ -48,6 +49,12 @@ UNDER_WAY_MAX: Final = 4
 READ_MAX: Final = MAX_TRANSACTION_OPS // 2
 
 _log = get_logger("scheduler")
+
+
+class UnsettledError(UnavailableError):
+    """The store has just been away, and heartbeats are missing that may be back in a moment."""
+
+    reason = "heartbeats_unsettled"
 
 
 class Scheduler:
@@ -91,7 +98,7 @@ class Scheduler:
         """Give every guest of `batch` a place or its job an error; the jobs' view knows the outcome.
 
         Call it from one thread at a time. Raises UnavailableError: the store was not reached, and the jobs that are
-        still waiting are for a later try.
+        still waiting are for a later try. UnsettledError: some wait for heartbeats, too.
         """
         is_fresh = not self.live.is_current
         if is_fresh:
@@ -111,6 +118,7 @@ class _Placing:
         self._under_way: deque[tuple[Bundle, Future[int]]] = deque()
         #: Whether everything was read anew since the batch was taken up.
         self._is_fresh = is_fresh
+        self._unsettled = 0
 
     def run(self) -> None:
         problem: LochnessError | None = None
@@ -126,6 +134,11 @@ class _Placing:
                 self._give_back(decided for decided, _ in sent.parts)
         if problem is not None:
             raise problem
+        if self._unsettled:
+            raise UnsettledError(
+                f"etcd has just been away, and {self._unsettled} guests find no place while heartbeats are missing: "
+                f"they wait up to {SETTLE_S:g} s for the hypervisors to beat again"
+            )
 
     def _go_on(self, *, may_begin: bool) -> None:
         if may_begin and self._fresh and len(self._decided) < DECIDED_LOW:
@@ -146,6 +159,10 @@ class _Placing:
             with self._live.lock:
                 again = iter(decide(refused, self._fleet, self._of._chooser.choose))
             decided = [next(again) if isinstance(each.decision, Refused) else each for each in decided]
+        if self._live.is_settling:
+            settled = [each for each in decided if not _lacks_heartbeats(each)]
+            self._unsettled += len(decided) - len(settled)
+            decided = settled
         # Guests of one hypervisor share compares: side by side, more of them go into one transaction.
         self._decided = sorted(self._decided + decided, key=_hypervisor_of)
 
@@ -288,6 +305,14 @@ def _waiting(known: KnownJob, item: KeyValue | None, attempt: int) -> Waiting:
     except ValidationError as error:  # one bad record must not stand in the way of a batch
         problem = f"the record of guest {known.job.guest} can not be read: {error.message}"
         return Waiting(known, None, item.mod_revision, attempt, problem)
+
+
+def _lacks_heartbeats(decided: Decided) -> bool:
+    """Whether it was refused, and hypervisors were passed over for their missing heartbeats."""
+    decision = decided.decision
+    return isinstance(decision, Refused) and any(
+        reason == HEARTBEAT_MISSING for entry in decision.tally for reason, _ in entry.reasons
+    )
 
 
 def _hypervisor_of(decided: Decided) -> str:

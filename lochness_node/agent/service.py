@@ -63,6 +63,7 @@ class AgentDaemon:
 
     name: Final = "agent"
     interval_s: Final = INTERVAL_S
+    retry_max_s: Final = INTERVAL_S
 
     def __init__(self, settings: AgentSettings) -> None:
         self.waker: Final = Waker()

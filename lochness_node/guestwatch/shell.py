@@ -116,6 +116,10 @@ class Guestwatch:
     def interval_s(self) -> float:
         return self._settings.interval_s
 
+    @property
+    def retry_max_s(self) -> float:
+        return self.interval_s
+
     def run_pass(self) -> PassReport:
         self._watch.ensure_started()
         desired = read_desired(self._store, self._settings.id)

@@ -42,6 +42,9 @@ from lochness_node.settings import HeartbeatSettings, reloaded
 
 #: How often a hypervisor that is not registered, or a key that is another's, is looked at.
 WAITING_LOOK_S = 2.0
+#: A store that stood still for longer than the ttl ends the lease when it goes on, and until the next beat we count as
+#: lost: so it is asked often while it is away. A thousand hosts are a thousand small requests a second.
+RETRY_MAX_S = 1.0
 #: After another process was faster: soon, but not in a tight circle.
 _CONFLICT_LOOK_S = 0.2
 
@@ -83,6 +86,10 @@ class Heartbeat:
     @property
     def interval_s(self) -> float:
         return self._settings.interval_s
+
+    @property
+    def retry_max_s(self) -> float:
+        return min(RETRY_MAX_S, self._settings.interval_s)
 
     def run_pass(self) -> PassReport:
         """One beat."""

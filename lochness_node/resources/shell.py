@@ -76,6 +76,10 @@ class ResourcesDaemon:
     def interval_s(self) -> float:
         return self._settings.refresh_s
 
+    @property
+    def retry_max_s(self) -> float:
+        return self.interval_s
+
     def run_pass(self) -> PassReport:
         self._watch.ensure_started()
         domains = self._domains()

@@ -22,7 +22,7 @@ BLOCKING_S = 5.0
 class ObedientDaemon:
     def __init__(self, directory: Path, name: str, interval_s: float) -> None:
         self.name = name
-        self.interval_s = interval_s
+        self.interval_s = self.retry_max_s = interval_s
         self.waker = Waker()
         self._path = directory / name
         self._passes = 0

@@ -24,7 +24,7 @@ from lochness.store.faults import FaultyStore
 from lochness.store.memory import MemoryStore
 from lochness.store.protocol import Delete, DeletePrefix, Key, Prefix, Put
 from lochness.transactions import create_guest
-from lochness_controller.scheduler.shell import Scheduler
+from lochness_controller.scheduler.shell import Scheduler, UnsettledError
 from lochness_controller.workers.decide import KnownJob
 from lochness_controller.workers.view import JobsView
 from lochness_lab.waiting import wait_until
@@ -316,6 +316,35 @@ def told_of(view: ClusterView) -> tuple[object, ...]:
     """What two views of the same cluster have in common, however they came about."""
     used = {id: (subnet.used, subnet.first, subnet.last, subnet.reserved) for id, subnet in view.subnets.items()}
     return view.revision, view.hypervisors, used, view.flavors, view.networks
+
+
+def test_nobody_is_refused_for_the_heartbeats_that_a_stores_standstill_has_ended():
+    store = FaultyStore(make_store(3, 4))
+    scheduler = scheduler_on(store)
+    scheduler.start()
+    try:
+        wait_until(lambda: scheduler.live.is_current, limit_s=10, what="view of the cluster")
+        items = store.read(Prefix(keys.HYPERVISOR_PATH)).ranges[0]
+        beats = [item.key for item in items if item.key.endswith("/heartbeat")]
+        store.drop_watches()
+        store.commit((), [Delete(key) for key in beats])
+        wait_until(lambda: scheduler.live.is_settling, limit_s=10, what="notice of the loss")
+        wait_until(lambda: scheduler.live.is_current, limit_s=10, what="view of the cluster, anew")
+        known = add_guests(store, 2)
+        with pytest.raises(UnsettledError, match="2 guests find no place while heartbeats are missing"):
+            scheduler.place(known)
+        assert [job_of(store, each).status for each in known] == ["new", "new"]
+        store.commit((), [Put(key, b"{}") for key in beats])
+        wait_until(lambda: all(host.parts.is_alive for host in scheduler.live.fleet.usable()), limit_s=10, what="beats")
+        scheduler.place(known)
+        assert [job_of(store, each).action for each in known] == ["fetch", "fetch"]
+        [full] = add_guests(store, 1)
+        store.commit((), [Put(keys.flavor(FLAVOR), FlavorRecord(id=FLAVOR, memory=10**9, disk=1, cpu=1).to_json())])
+        wait_until(lambda: scheduler.live.fleet.flavors[FLAVOR].memory == 10**9, limit_s=10, what="flavor")
+        scheduler.place([full])
+        assert job_of(store, full).reason == "no_candidate"  # not for want of a heartbeat
+    finally:
+        scheduler.stop()
 
 
 def test_a_snapshot_is_as_new_as_the_question_and_stays_as_it_was():

@@ -5,7 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lochness.ids import new_id
+from lochness.store.memory import MemoryStore
+from lochness_node.heartbeat.shell import Heartbeat
 from lochness_node.pass_loop import FIRST_BACKOFF_S, JITTER, backoff_s, next_due_s
+from lochness_node.settings import HeartbeatSettings
 
 INTERVAL = st.floats(0.1, 3600)
 
@@ -41,3 +45,10 @@ def test_the_back_off_doubles():
 def test_the_back_off_is_bounded_by_the_interval(failures, interval_s):
     assert backoff_s(failures, interval_s) <= interval_s
     assert backoff_s(failures, interval_s) >= min(FIRST_BACKOFF_S, interval_s)
+
+
+def test_a_heartbeat_asks_a_store_that_is_away_each_second_however_long_its_interval():
+    heartbeat = Heartbeat(
+        HeartbeatSettings(id=new_id(), interval_s=10.0, ttl_s=30), MemoryStore(), host="h", machine="m"
+    )
+    assert [backoff_s(failures, heartbeat.retry_max_s) for failures in (1, 2, 3, 20)] == [0.5, 1, 1, 1]
