@@ -12,7 +12,7 @@ import pytest
 
 from lochness import keys
 from lochness.store.connect import open_store
-from lochness.store.protocol import Key, Put
+from lochness.store.protocol import Delete, Key, Put
 from lochness_controller.api import follow
 from lochness_lab.waiting import wait_until
 from tests.contract.api.running import Api, RunningController
@@ -119,6 +119,7 @@ def test_a_resumed_stream_says_at_once_that_it_has_told_all_there_was(controller
     before = revision_of(controller)
     controller.store.commit((), (Put(keys.config("told"), b"x"),))
     controller.store.commit((), (Put(f"{keys.ROOT}of-no-kind", b"x"),))
+    controller.store.commit((), (Delete(f"{keys.ROOT}of-no-kind"),))  # the store is other tests' too
     after = revision_of(controller)
     with ExitStack() as stack:
         url = stack.enter_context(another(controller.settings.etcd)).url if is_another else controller.url
