@@ -67,6 +67,11 @@ class LiveCluster:
         return self._watching.is_current
 
     @property
+    def seen(self) -> int:
+        """Up to this revision nothing is missing. Read it under `lock`, with what it is about."""
+        return self._seen
+
+    @property
     def is_settling(self) -> bool:
         """Whether the store is away or is back for less than SETTLE_S, so that heartbeats may be missing which are
         not."""

@@ -100,24 +100,21 @@ class Scheduler:
         Call it from one thread at a time. Raises UnavailableError: the store was not reached, and the jobs that are
         still waiting are for a later try. UnsettledError: some wait for heartbeats, too.
         """
-        is_fresh = not self.live.is_current
-        if is_fresh:
+        if not self.live.is_current:
             self.live.reload()
-        _Placing(self, batch, is_fresh=is_fresh).run()
+        _Placing(self, batch).run()
 
 
 class _Placing:
     """One batch on its way."""
 
-    def __init__(self, scheduler: Scheduler, batch: Sequence[KnownJob], *, is_fresh: bool) -> None:
+    def __init__(self, scheduler: Scheduler, batch: Sequence[KnownJob]) -> None:
         self._of = scheduler
         self._live = scheduler.live
         self._fleet = scheduler.live.fleet
         self._fresh = deque((known, 0) for known in batch)
         self._decided: list[Decided] = []
         self._under_way: deque[tuple[Bundle, Future[int]]] = deque()
-        #: Whether everything was read anew since the batch was taken up.
-        self._is_fresh = is_fresh
         self._unsettled = 0
 
     def run(self) -> None:
@@ -149,15 +146,13 @@ class _Placing:
     def _decide_more(self) -> None:
         taken = [self._fresh.popleft() for _ in range(min(CHUNK_MAX, len(self._fresh)))]
         waiting = self._waiting_of(taken)
-        with self._live.lock:
-            decided = decide(waiting, self._fleet, self._of._chooser.choose)
+        decided, seen = self._decide(waiting)
         refused = [each.waiting for each in decided if isinstance(each.decision, Refused)]
         newest = max((each.known.create_revision for each in refused), default=0)
-        if refused and not self._is_fresh and not self._live.has_seen(newest):
-            self._live.reload()
-            self._is_fresh = True
-            with self._live.lock:
-                again = iter(decide(refused, self._fleet, self._of._chooser.choose))
+        if newest > seen:  # decided on what may have missed something, whatever has come since
+            if not self._live.has_seen(newest):
+                self._live.reload()
+            again = iter(self._decide(refused)[0])
             decided = [next(again) if isinstance(each.decision, Refused) else each for each in decided]
         if self._live.is_settling:
             settled = [each for each in decided if not _lacks_heartbeats(each)]
@@ -165,6 +160,11 @@ class _Placing:
             decided = settled
         # Guests of one hypervisor share compares: side by side, more of them go into one transaction.
         self._decided = sorted(self._decided + decided, key=_hypervisor_of)
+
+    def _decide(self, waiting: Sequence[Waiting]) -> tuple[list[Decided], int]:
+        """What is decided, and up to which revision nothing can be missing from what it was decided on."""
+        with self._live.lock:
+            return decide(waiting, self._fleet, self._of._chooser.choose), self._live.seen
 
     def _waiting_of(self, taken: Sequence[tuple[KnownJob, int]]) -> list[Waiting]:
         """Those that still wait, with their guests."""

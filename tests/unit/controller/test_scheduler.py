@@ -22,7 +22,7 @@ from lochness.model.subnet import SubnetRecord
 from lochness.placement.cluster import CLUSTER_SELECTORS, ClusterView, cluster_view
 from lochness.store.faults import FaultyStore
 from lochness.store.memory import MemoryStore
-from lochness.store.protocol import Delete, DeletePrefix, Key, Prefix, Put
+from lochness.store.protocol import Delete, DeletePrefix, Key, Prefix, Put, Store, Watch, WatchBatch
 from lochness.transactions import create_guest
 from lochness_controller.scheduler.shell import Scheduler, UnsettledError
 from lochness_controller.workers.decide import KnownJob
@@ -316,6 +316,56 @@ def told_of(view: ClusterView) -> tuple[object, ...]:
     """What two views of the same cluster have in common, however they came about."""
     used = {id: (subnet.used, subnet.first, subnet.last, subnet.reserved) for id, subnet in view.subnets.items()}
     return view.revision, view.hypervisors, used, view.flavors, view.networks
+
+
+class LateWatch:
+    """A watch that brings nothing while `late` is set."""
+
+    def __init__(self, watch: Watch, late: threading.Event) -> None:
+        self._watch = watch
+        self._late = late
+
+    def next(self, timeout_s: float) -> WatchBatch | None:
+        wait_until(lambda: not self._late.is_set(), limit_s=10, what="end of the lateness")
+        return self._watch.next(min(timeout_s, 0.02))
+
+    def close(self) -> None:
+        self._watch.close()
+
+
+class LateStore(FaultyStore):
+    """Its watches can be late."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.late = threading.Event()
+
+    def watch(self, prefix: str, *, start_revision: int) -> Watch:
+        return LateWatch(super().watch(prefix, start_revision=start_revision), self.late)
+
+
+def test_nobody_is_refused_for_a_flavor_that_the_watch_brings_a_moment_later():
+    store = LateStore(make_store(3, 4))
+    scheduler = scheduler_on(store)
+    scheduler.start()
+    try:
+        wait_until(lambda: scheduler.live.is_current, limit_s=10, what="view of the cluster")
+        for _ in range(5):
+            store.late.set()
+            flavor = FlavorRecord(id=new_id(), image=FLAVOR, memory=1, disk=1, cpu=1)
+            store.commit((), (Put(keys.flavor(flavor.id), flavor.to_json()),))
+            guest = GuestRecord(id=(id := new_id()), flavor=flavor.id, network=NETWORK, mac=guest_mac(id))
+            job = JobRecord(id=new_id(), guest=id, action="select-hypervisor", request="create")
+            revision = create_guest(guest, job).commit(store)
+            soon = threading.Timer(0.05, store.late.clear)  # while the refusal waits for the watch
+            soon.start()
+            known = KnownJob(job, revision, revision)
+            scheduler.place([known])
+            soon.join()
+            assert (job_of(store, known).action, job_of(store, known).error) == ("fetch", "")
+    finally:
+        store.late.clear()
+        scheduler.stop()
 
 
 def test_nobody_is_refused_for_the_heartbeats_that_a_stores_standstill_has_ended():
