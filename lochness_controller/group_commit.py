@@ -20,6 +20,7 @@ from typing import Final
 from lochness.errors import ConflictError, OverloadedError
 from lochness.store.protocol import MAX_TRANSACTION_OPS, Compare, DeletePrefix, Store, name_of
 from lochness.transactions import Transaction, joined
+from lochness_controller.rounds import Rounds
 
 WAITING_MAX: Final = 4096
 #: Transactions on their way at a time: while etcd syncs one to its disk the next one is made.
@@ -40,7 +41,7 @@ class GroupCommit:
         self._store = store
         self._threads = threads
         self._waiting: deque[_Waiting] = deque()
-        self._commits: set[asyncio.Task[None]] = set()
+        self._rounds = Rounds(COMMITS_MAX, lambda: bool(self._waiting), lambda: self._commit(self._batch()))
 
     async def commit(self, transaction: Transaction) -> int:
         """Commit it together with others'; answers the revision. Raises what `Store.commit` does, OverloadedError."""
@@ -48,18 +49,8 @@ class GroupCommit:
             raise OverloadedError(f"{WAITING_MAX} changes wait for the store already", reason="too_many_changes")
         waiting = _Waiting(transaction, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
-        self._begin()
+        self._rounds.begin()
         return await waiting.done
-
-    def _begin(self) -> None:
-        while self._waiting and len(self._commits) < COMMITS_MAX:
-            task = asyncio.create_task(self._commit(self._batch()))
-            self._commits.add(task)
-            task.add_done_callback(self._end)
-
-    def _end(self, task: asyncio.Task[None]) -> None:
-        self._commits.discard(task)
-        self._begin()
 
     def _batch(self) -> list[_Waiting]:
         """As many of those that wait longest as go into one transaction; etcd takes each key once."""
@@ -102,15 +93,15 @@ class GroupCommit:
         others = []
         for each in batch:
             own = [key for key in (name_of(compare) for compare in each.transaction.compares) if key in failed]
-            if own or len(batch) == 1:
-                _fail(each, ConflictError(error.message, keys=own, reason=error.reason))
+            if len(batch) == 1:
+                _fail(each, error)
+            elif own:  # what others wanted is none of its business
+                _fail(each, ConflictError(f"changed meanwhile: {', '.join(own)}", keys=own, reason=error.reason))
             else:
                 others.append(each)
         if len(others) == len(batch):  # the store named none of ours: each by itself will tell
             for each in others:
-                task = asyncio.create_task(self._commit([each]))
-                self._commits.add(task)
-                task.add_done_callback(self._end)
+                self._rounds.add(self._commit([each]))
         else:
             self._waiting.extendleft(reversed(others))
 

@@ -4,6 +4,8 @@ Invariants:
 1. Each answer is as of a revision that the store had after it was asked for, all its keys at the same one.
 2. A lone lookup waits for nobody.
 3. What fails fails everybody that was read with it, each with the store's own error.
+
+Not guaranteed: a limit on how many wait. A job waits for one lookup at a time, and how many jobs are worked on has one.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Final, TypeVar
 
 from lochness.store.lookup import Lookup
 from lochness.store.protocol import MAX_TRANSACTION_OPS, Reading, Selector, Store
+from lochness_controller.rounds import Rounds
 
 #: Readings on their way at a time.
 READINGS_MAX: Final = 2
@@ -36,13 +39,13 @@ class GroupRead:
         self._store = store
         self._threads = threads
         self._waiting: deque[_Waiting] = deque()
-        self._readings: set[asyncio.Task[None]] = set()
+        self._rounds = Rounds(READINGS_MAX, lambda: bool(self._waiting), lambda: self._read(self._batch()))
 
     async def read(self, *selectors: Selector) -> Reading:
         """As `Store.read`, together with others'."""
         waiting = _Waiting(selectors, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
-        self._begin()
+        self._rounds.begin()
         return await waiting.done
 
     async def look_up(self, lookup: Lookup[T]) -> T:
@@ -54,16 +57,6 @@ class GroupRead:
         except StopIteration as end:
             outcome: T = end.value
             return outcome
-
-    def _begin(self) -> None:
-        while self._waiting and len(self._readings) < READINGS_MAX:
-            task = asyncio.create_task(self._read(self._batch()))
-            self._readings.add(task)
-            task.add_done_callback(self._end)
-
-    def _end(self, task: asyncio.Task[None]) -> None:
-        self._readings.discard(task)
-        self._begin()
 
     def _batch(self) -> list[_Waiting]:
         """As many of those that wait longest as go into one request."""

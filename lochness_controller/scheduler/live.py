@@ -43,8 +43,9 @@ _log = get_logger("scheduler")
 class LiveCluster:
     """The fleet of `store`; current between `start` and `stop`, else as of the last `reload`."""
 
-    def __init__(self, store: Store, *, relist_s: float = RELIST_S) -> None:
+    def __init__(self, store: Store, *, relist_s: float = RELIST_S, settle_s: float = SETTLE_S) -> None:
         self._store = store
+        self._settle_s = settle_s
         self.lock = threading.RLock()
         self._arrived = threading.Condition(self.lock)
         self.fleet = Fleet()
@@ -73,8 +74,8 @@ class LiveCluster:
 
     @property
     def is_settling(self) -> bool:
-        """Whether the store is away or is back for less than SETTLE_S, so that heartbeats may be missing which are
-        not."""
+        """Whether the store is away, or is back for less than SETTLE_S and may lack heartbeats that are about to be
+        there. It is back when the watch is, or when it could be read: a watch that stays away ends it, too."""
         return time.monotonic() < self._settled_at_s
 
     def has_seen(self, revision: int, *, limit_s: float = CATCH_UP_LIMIT_S) -> bool:
@@ -112,6 +113,7 @@ class LiveCluster:
         """Read everything anew, at one revision. Raises UnavailableError."""
         reading = self._store.read(*CLUSTER_SELECTORS)
         with self.lock:
+            self._settled_at_s = min(self._settled_at_s, time.monotonic() + self._settle_s)
             self._take_over(reading)
 
     def reread(self, hypervisors: Iterable[str], addresses: Iterable[tuple[str, str]]) -> None:
@@ -132,7 +134,7 @@ class LiveCluster:
         if event == events.WATCH_LOST:
             self._settled_at_s = math.inf
         elif event == events.WATCH_RECOVERED:
-            self._settled_at_s = time.monotonic() + SETTLE_S
+            self._settled_at_s = time.monotonic() + self._settle_s
         _tell(event, fields)
 
     def _take_over(self, reading: Reading) -> None:

@@ -62,6 +62,7 @@ def test_what_is_wrong_with_one_fails_no_other():
     assert taken.keys == ("lochness/x/7",)
     assert isinstance(absent, ConflictError)
     assert absent.keys == (missing.key,)
+    assert taken.message == "changed meanwhile: lochness/x/7", "and nothing of what others wanted"
     item = store.read(Key("lochness/x/7")).one()
     assert item is not None
     assert item.value == b"before"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -24,6 +26,7 @@ from lochness.store.faults import FaultyStore
 from lochness.store.memory import MemoryStore
 from lochness.store.protocol import Delete, DeletePrefix, Key, Prefix, Put, Store, Watch, WatchBatch
 from lochness.transactions import create_guest
+from lochness_controller.scheduler.live import LiveCluster
 from lochness_controller.scheduler.shell import Scheduler, UnsettledError
 from lochness_controller.workers.decide import KnownJob
 from lochness_controller.workers.view import JobsView
@@ -74,6 +77,18 @@ def add_guests(store, count: int) -> list[KnownJob]:
 
 def scheduler_on(store, worker: str = "me") -> Scheduler:
     return Scheduler(store, JobsView(), SystemClock(), worker=worker, workers_alive=lambda: {"me", "other"})
+
+
+@contextmanager
+def following(store) -> Iterator[Scheduler]:
+    """A scheduler whose view of the cluster is current."""
+    scheduler = scheduler_on(store)
+    scheduler.start()
+    try:
+        wait_until(lambda: scheduler.live.is_current, limit_s=20, what="view of the cluster")
+        yield scheduler
+    finally:
+        scheduler.stop()
 
 
 def job_of(store, known: KnownJob) -> JobRecord:
@@ -257,16 +272,11 @@ def put_into_rack(store, rack: str) -> None:
 
 def test_a_refusal_on_a_followed_cluster_has_the_tally_of_every_hypervisor():
     store = make_store(hypervisors=3, room=1)
-    scheduler = scheduler_on(store)
-    scheduler.start()
-    try:
-        wait_until(lambda: scheduler.live.is_current, limit_s=20, what="view of the cluster")
+    with following(store) as scheduler:
         scheduler.place(add_guests(store, 3))
         (known,) = add_guests(store, 1)
         assert scheduler.live.has_seen(known.create_revision, limit_s=20), "the job itself tells how far the view is"
         scheduler.place([known])
-    finally:
-        scheduler.stop()
     job = job_of(store, known)
     assert (job.status, job.reason) == ("error", "no_candidate")
     functions = {each["function"]: each for each in job.explanation["functions"]}
@@ -278,28 +288,18 @@ def test_a_refusal_on_a_followed_cluster_has_the_tally_of_every_hypervisor():
 
 def test_guests_that_changed_after_the_watch_told_of_them_are_placed_as_they_are_now():
     store = make_store(hypervisors=4, room=9)
-    scheduler = scheduler_on(store)
-    scheduler.start()
-    try:
-        wait_until(lambda: scheduler.live.is_current, limit_s=20, what="view of the cluster")
+    with following(store) as scheduler:
         named, gone, removed, same = add_guests(store, 4)
         assert scheduler.live.has_seen(same.create_revision, limit_s=20)
-    finally:
-        scheduler.stop()
     # A watch that is slow leaves a view that still has them so.
     stale = {known.job.guest: scheduler.live._new_guests[known.job.guest] for known in (named, gone, removed, same)}
     store.commit((), (DeletePrefix(keys.guest_prefix(gone.job.guest)),))
     store.commit((), (DeletePrefix(keys.guest_prefix(removed.job.guest)), Delete(keys.job(removed.job.id))))
     record = GuestRecord.from_json(stale[named.job.guest].value).with_fields(metadata={"name": "new"})
     store.commit((), (Put(keys.guest(named.job.guest), record.to_json()),))
-    behind = scheduler_on(store)
-    behind.start()
-    try:
-        wait_until(lambda: behind.live.is_current, limit_s=20, what="view of the cluster")
+    with following(store) as behind:
         behind.live._new_guests.update(stale)
         behind.place([named, gone, removed, same])
-    finally:
-        behind.stop()
     item = store.read(Key(keys.guest(named.job.guest))).one()
     assert item is not None
     placed = GuestRecord.from_json(item.value)
@@ -346,10 +346,7 @@ class LateStore(FaultyStore):
 
 def test_nobody_is_refused_for_a_flavor_that_the_watch_brings_a_moment_later():
     store = LateStore(make_store(3, 4))
-    scheduler = scheduler_on(store)
-    scheduler.start()
-    try:
-        wait_until(lambda: scheduler.live.is_current, limit_s=10, what="view of the cluster")
+    with following(store) as scheduler:
         for _ in range(5):
             store.late.set()
             flavor = FlavorRecord(id=new_id(), image=FLAVOR, memory=1, disk=1, cpu=1)
@@ -363,17 +360,11 @@ def test_nobody_is_refused_for_a_flavor_that_the_watch_brings_a_moment_later():
             scheduler.place([known])
             soon.join()
             assert (job_of(store, known).action, job_of(store, known).error) == ("fetch", "")
-    finally:
-        store.late.clear()
-        scheduler.stop()
 
 
 def test_nobody_is_refused_for_the_heartbeats_that_a_stores_standstill_has_ended():
     store = FaultyStore(make_store(3, 4))
-    scheduler = scheduler_on(store)
-    scheduler.start()
-    try:
-        wait_until(lambda: scheduler.live.is_current, limit_s=10, what="view of the cluster")
+    with following(store) as scheduler:
         items = store.read(Prefix(keys.HYPERVISOR_PATH)).ranges[0]
         beats = [item.key for item in items if item.key.endswith("/heartbeat")]
         store.drop_watches()
@@ -393,8 +384,33 @@ def test_nobody_is_refused_for_the_heartbeats_that_a_stores_standstill_has_ended
         wait_until(lambda: scheduler.live.fleet.flavors[FLAVOR].memory == 10**9, limit_s=10, what="flavor")
         scheduler.place([full])
         assert job_of(store, full).reason == "no_candidate"  # not for want of a heartbeat
+
+
+class UnwatchedStore(FaultyStore):
+    """It can be read, and from a moment on not be watched."""
+
+    is_unwatched = False
+
+    def watch(self, prefix: str, *, start_revision: int) -> Watch:
+        if self.is_unwatched:
+            raise UnavailableError("no watch")
+        return super().watch(prefix, start_revision=start_revision)
+
+
+def test_a_watch_that_stays_away_keeps_nobody_waiting_for_heartbeats_for_ever():
+    store = UnwatchedStore(make_store(1, 1))
+    live = LiveCluster(store, settle_s=0.05)
+    live.start()
+    try:
+        wait_until(lambda: live.is_current, limit_s=20, what="view of the cluster")
+        store.is_unwatched = True
+        store.drop_watches()
+        wait_until(lambda: live.is_settling, limit_s=10, what="notice of the loss")
+        live.reload()
+        wait_until(lambda: not live.is_settling, limit_s=10, what="end of the wait")
+        assert not live.is_current
     finally:
-        scheduler.stop()
+        live.stop()
 
 
 def test_a_snapshot_is_as_new_as_the_question_and_stays_as_it_was():
