@@ -42,7 +42,7 @@ class CommonSettings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     etcd_ca: str = ""
     etcd_cert: str = ""
     etcd_key: str = ""
-    etcd_timeout_s: float = 5.0
+    etcd_timeout_s: float = 4.0
     log_level: str = "info"
 
     def check(self) -> None:
