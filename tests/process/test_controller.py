@@ -151,7 +151,7 @@ def test_a_reload_of_nonsense_leaves_the_old_settings_in_force(etcd_server, tmp_
 )
 def test_what_it_can_not_work_with_ends_in_one_line_and_78(arguments, words, tmp_path):
     file = tmp_path / "controller.toml"
-    file.write_text("lease_ttl_s = 9\n")
+    file.write_text("lease_ttl_s = 9\netcd_timeout_s = 5\n")
     ended = run(*(argument.format(file=file) for argument in arguments))
     assert ended.returncode == 78
     lines = [line for line in (ended.stdout + ended.stderr).splitlines() if line]
