@@ -72,6 +72,9 @@ class Watching:
         self._relist_s = relist_s
         #: Everything up to this revision has been handed to the callbacks; 0 before the first snapshot.
         self.revision = 0
+        #: Whether the snapshot that `on_snapshot` is given is of a store that was emptied or restored from a backup.
+        self.went_back = False
+        self._seen_at = 0
         self._needs_snapshot = True
         self._relist_at_s = 0.0
         self._failures = 0
@@ -86,6 +89,11 @@ class Watching:
     def is_current(self) -> bool:
         """Whether the view has been read and the watch is not known to be broken."""
         return self.revision > 0 and self._lost_at_s is None and not self._stopping.is_set()
+
+    def expect(self, revision: int) -> None:
+        """The store was seen at `revision` by another reading, whose answer somebody goes by: when the watch comes back
+        to a store below it, that store went back, even if the watch itself never came so far."""
+        self._seen_at = max(self._seen_at, revision)
 
     def start(self) -> None:
         """Begin. Never waits for the store."""
@@ -130,13 +138,19 @@ class Watching:
 
     def _follow(self) -> None:
         """Read if need be, then hand on changes until something ends the watch."""
+        went_back = False
         if not self._needs_snapshot:
             # Also asks whether the store is there, and not older than our view.
-            self._needs_snapshot = self._store.read(Key(self._prefix)).revision < self.revision
+            newest = self._newest()
+            went_back = self._needs_snapshot = self._store.read(Key(self._prefix)).revision < newest
         if self._needs_snapshot:
+            newest = self._newest()
             reading = self._store.read(*self._selectors)
+            self.went_back = went_back or reading.revision < newest
             self._call(self._on_snapshot, reading)
             self.revision = reading.revision
+            if self.went_back:
+                self._seen_at = reading.revision
             self._needs_snapshot = False
             self._relist_at_s = time.monotonic() + self._relist_s * random.uniform(0.75, 1.25)
         watch = self._open_watch()
@@ -153,6 +167,10 @@ class Watching:
                     self.revision = batch.revision
         finally:
             watch.close()
+
+    def _newest(self) -> int:
+        """The highest revision that the store is known to have had. Ask before reading: readings only ever go on."""
+        return max(self.revision, self._seen_at)
 
     def _open_watch(self) -> Watch:
         watch = self._store.watch(self._prefix, start_revision=self.revision + 1)

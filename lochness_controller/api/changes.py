@@ -94,10 +94,10 @@ class Changes:
                 self._begin = 0
         self._wake()
 
-    def begin_anew(self, revision: int) -> None:
-        """Changes were missed: the window begins after `revision`."""
+    def begin_anew(self, revision: int, went_back: bool) -> None:
+        """Changes were missed: the window begins after `revision`. `went_back`: in a store that was there before."""
         with self._lock:
-            self.restores += revision < self._last
+            self.restores += went_back
             self._changes.clear()
             self._begin = self._bytes = 0
             self._first = self._last = revision

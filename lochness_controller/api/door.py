@@ -71,7 +71,7 @@ class KnownTokens:
                 for id in changed:
                     self._known.pop(id, None)
 
-    def forget(self, _revision: int) -> None:
+    def forget(self, _revision: int, _went_back: bool) -> None:
         """Changes were missed."""
         with self._lock:
             self._changes += 1

@@ -34,12 +34,12 @@ from litestar.params import FromQuery
 from litestar.response import Stream
 
 from lochness import keys
-from lochness.context import Context
 from lochness.errors import CompactedError, OverloadedError, UnavailableError, ValidationError
-from lochness.store.protocol import Change, Key, Store, Watch
+from lochness.store.protocol import Change, Store, Watch
 from lochness_controller.api.changes import KIND_OF_PATH, Changes, ends_of_revisions, path_of, told
 from lochness_controller.api.documents import answers
 from lochness_controller.api.given import GivenContext
+from lochness_controller.api.mirror import Mirror
 
 KEEP_ALIVE_S: Final = 15.0
 LISTENERS_MAX: Final = 200
@@ -88,6 +88,7 @@ class Listeners:
 @get("/events", responses=answers(str, 200, 410, 429))
 async def follow(
     context: GivenContext,
+    mirror: NamedDependency[Mirror],
     listeners: NamedDependency[Listeners],
     request: Request[Any, Any, Any],
     since: FromQuery[int | None] = None,
@@ -99,10 +100,11 @@ async def follow(
     """
     kinds = _kinds(kind)
     start = _start(request.headers.get("last-event-id", ""), since)
-    now = await sync_to_thread(_revision_of_now, context)
+    restores = listeners.changes.restores  # before the reading: what comes between ends the stream
+    now = await sync_to_thread(mirror.read_revision)
     if start is not None and start > now:
         raise CompactedError(f"revision {start} is yet to come, the store is at {now}", compact_revision=now)
-    feed = _Feed(context.store, listeners, kinds, now if start is None else start, now)
+    feed = _Feed(context.store, listeners, kinds, now if start is None else start, now, restores)
     listeners.enter(feed)
     await feed.open()
     return Stream(
@@ -115,7 +117,9 @@ async def follow(
 class _Feed:
     """What one client is sent."""
 
-    def __init__(self, store: Store, listeners: Listeners, kinds: Collection[str], revision: int, now: int) -> None:
+    def __init__(
+        self, store: Store, listeners: Listeners, kinds: Collection[str], revision: int, now: int, restores: int
+    ) -> None:
         self._store = store
         self._listeners = listeners
         self._changes = listeners.changes
@@ -124,7 +128,7 @@ class _Feed:
         self._revision = revision
         # Where the store was when the stream was asked for, until it was told that the stream has come there.
         self._catching_up_to = now if revision < now else 0
-        self._restores = self._changes.restores
+        self._restores = restores
         self._watch: Watch | None = None
         self._first: bytes = b""
 
@@ -271,7 +275,3 @@ def _start(last_event_id: str, since: int | None) -> int | None:
     if since is not None and not 0 <= since < 1 << 63:
         raise ValidationError(f"since must be a revision, got {since}", field="since")
     return since
-
-
-def _revision_of_now(context: Context) -> int:
-    return context.store.read(Key(keys.ROOT)).revision

@@ -39,7 +39,7 @@ class Mirror:
         self._jobs = JobList()
         self._arrived = threading.Condition()
         self._on_batch: list[Callable[[WatchBatch], None]] = []
-        self._on_gap: list[Callable[[int], None]] = []
+        self._on_gap: list[Callable[[int, bool], None]] = []
         self._watching = Watching(
             store,
             keys.ROOT,
@@ -51,9 +51,9 @@ class Mirror:
             selectors=(*PICTURE_SELECTORS, _JOBS),
         )
 
-    def follow(self, on_batch: Callable[[WatchBatch], None], on_gap: Callable[[int], None]) -> None:
-        """Tell of every batch, and of the revision up to which changes were missed. Both are called on the watch's
-        thread and must not wait."""
+    def follow(self, on_batch: Callable[[WatchBatch], None], on_gap: Callable[[int, bool], None]) -> None:
+        """Tell of every batch, and of the revision up to which changes were missed, with whether the store went back
+        (emptied, restored). Both are called on the watch's thread and must not wait."""
         self._on_batch.append(on_batch)
         self._on_gap.append(on_gap)
 
@@ -70,6 +70,12 @@ class Mirror:
         """Whether all was read and the watch is not known to be broken."""
         return self._watching.is_current
 
+    def read_revision(self) -> int:
+        """The store's revision of now. The watch is held to it: see `Watching.expect`. Raises UnavailableError."""
+        revision = self._store.read(Key(keys.ROOT)).revision
+        self._watching.expect(revision)
+        return revision
+
     def current(self) -> Picture:
         """The picture of now. Raises UnavailableError."""
         if self._is_current():
@@ -84,7 +90,7 @@ class Mirror:
     def _is_current(self) -> bool:
         """Whether the watch has brought all that the store has, within `CATCH_UP_LIMIT_S`. Raises UnavailableError."""
         before = max(self._picture.revision, self._watching.revision)
-        revision = self._store.read(Key(keys.ROOT)).revision
+        revision = self.read_revision()
         if revision < before:  # readings only ever go on: the store went back, and the watch has yet to notice
             return False
         deadline_s = time.monotonic() + CATCH_UP_LIMIT_S
@@ -104,7 +110,7 @@ class Mirror:
         self._picture.replace(picture)
         self._announce()
         for tell in self._on_gap:
-            tell(reading.revision)
+            tell(reading.revision, self._watching.went_back)
 
     def _take_batch(self, batch: WatchBatch) -> None:
         self._jobs.apply(batch.changes)

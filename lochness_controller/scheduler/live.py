@@ -112,6 +112,7 @@ class LiveCluster:
     def reload(self) -> None:
         """Read everything anew, at one revision. Raises UnavailableError."""
         reading = self._store.read(*CLUSTER_SELECTORS)
+        self._watching.expect(reading.revision)
         with self.lock:
             self._settled_at_s = min(self._settled_at_s, time.monotonic() + self._settle_s)
             self._take_over(reading)

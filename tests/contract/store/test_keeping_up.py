@@ -307,3 +307,22 @@ class TestRealEtcd:
             assert copy.values == {f"{prefix}new": b"new"}
             assert copy.snapshots == 2
             copy.watching.stop()
+
+    def test_found_below_where_it_was_seen_by_others_it_went_back(
+        self, etcd: EtcdServer, store: EtcdStore, prefix: str, copies: Copies
+    ) -> None:
+        """The watch was away when others saw the store come on, and still when it was restored: it missed both."""
+        copy = copies(store, prefix)
+        copy.wait_until_true()
+        assert not copy.watching.went_back
+        copy.watching.expect(store.read(Prefix(prefix)).revision)  # nothing new
+        for snapshots in (1, 2, 2):
+            etcd.restart()
+            wait_until(lambda: copy.transitions[-1:] == [events.WATCH_RECOVERED], limit_s=15, what="recovery")
+            copy.transitions.clear()
+            assert copy.snapshots == snapshots
+            assert copy.watching.went_back == (snapshots == 2)
+            if snapshots == 1:
+                copy.watching.expect(store.read(Prefix(prefix)).revision + 5)
+        store.commit([], [Put(f"{prefix}a", b"goes on")])
+        copy.wait_until_true()

@@ -16,7 +16,7 @@ def change(revision: int, number: int = 0, size: int = 1) -> Change:
 
 def filled(*revisions: int) -> Changes:
     window = Changes()
-    window.begin_anew(10)
+    window.begin_anew(10, False)
     for revision in revisions:
         window.take(WatchBatch(revision, (change(revision), change(revision, 1))))
     return window
@@ -54,7 +54,7 @@ def test_old_changes_leave_by_number_and_by_size_and_the_window_says_so():
 
 def test_a_gap_begins_the_window_anew():
     window = filled(11, 12)
-    window.begin_anew(40)
+    window.begin_anew(40, False)
     assert window.after(12, 9) is None
     assert window.after(40, 9) == ([], 40)
 
