@@ -177,7 +177,7 @@ def modify_each(
 
 def modify_seen(session: Session, path: str, changes: JSONObject, tag: str) -> JSONObject:
     """Change an object that was read with this tag, "" for any. Raises ConflictError when it is another one by now."""
-    from lochness.api_client import RefusedError
+    from lochness.api_connection import RefusedError
 
     try:
         return session.client.modify(path, changes, seen=tag)

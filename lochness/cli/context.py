@@ -93,7 +93,7 @@ def set_context(
 
     Example: lochness context set prod --server https://10.0.0.2:17000 --token @/run/keys/lochness
     """
-    from lochness.api_client import checked_server, tls_context
+    from lochness.api_connection import checked_server, tls_context
 
     known = read_contexts(session.config_file)
     before = known.contexts.get(checked_name(name))

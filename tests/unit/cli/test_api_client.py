@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lochness.api_client import ApiClient, RefusedError, UnexpectedAnswerError
+from lochness.api_client import ApiClient
+from lochness.api_connection import RefusedError, UnexpectedAnswerError
 from lochness.errors import AmbiguousWriteError, DeadlineError, UnavailableError
 from tests.unit.cli.fake_controller import JOB_ID, FakeController, answering, free_port, hang_up, http
 
