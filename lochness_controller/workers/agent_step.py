@@ -8,10 +8,11 @@ Invariants:
 2. When it is not known whether the agent has taken the step, its jobs are looked through first.
 3. An agent that no longer knows the job it had accepted, or was restarted in the middle of it, is asked anew, at most
    `ASKS_MAX` times; a reboot that was interrupted is not, since it may have happened.
-4. A reboot is not asked for twice: where an agent can not tell whether it took it, the step fails and says so.
+4. A job whose agent does not answer says so after TOLD_AFTER_S, once, with how long it is asked yet (`progress`).
+5. A reboot is not asked for twice: where an agent can not tell whether it took it, the step fails and says so.
    Everything else is, done twice, the same as done once.
 
-Not guaranteed: invariant 4 with an agent that forgets its jobs and then tells of none at all.
+Not guaranteed: invariant 5 with an agent that forgets its jobs and then tells of none at all.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from lochness.store.lookup import Lookup
 from lochness_controller.workers.agent_calls import AgentCalls
 from lochness_controller.workers.gates import Gates
 from lochness_controller.workers.holding import HeldJob
-from lochness_controller.workers.transitions import accepted
+from lochness_controller.workers.transitions import accepted, waiting
 
 ASKS_MAX: Final = 3
 RETRY_MIN_S: Final = 0.25
@@ -47,6 +48,9 @@ POLL_MIN_S: Final = 0.05
 POLL_MAX_S: Final = 1.0
 #: The id of an agent's job is written down when the job does not end within this time.
 NOTED_LIMIT_S: Final = 0.2
+
+#: So long an agent may not answer before its job tells that.
+TOLD_AFTER_S: Final = 5.0
 
 #: The agent's word for a job that its own restart ended; and the actions that doing twice would do twice.
 _INTERRUPTED: Final = "interrupted"
@@ -99,6 +103,7 @@ class _Attempts:
         self._calls = calls
         self._gates = gates
         self._deadline_s = time.monotonic() + step.limit_s
+        self._answered_at_s = time.monotonic()
         self._asks = 0
         self._remote = held.job.remote
         self._is_doubtful = is_doubtful
@@ -113,6 +118,7 @@ class _Attempts:
         while True:
             try:
                 look = await self._attempt()
+                self._note_answer()
                 if look == "ended":
                     return
                 problem, retry_s = None, RETRY_MIN_S
@@ -126,7 +132,27 @@ class _Attempts:
                 retry_s = min(retry_s * 2, RETRY_MAX_S)
             if self._remaining_s <= 0:
                 raise self._too_late(problem) from problem
+            if problem is not None:
+                await self._tell(problem)
             await self._held.pause(min(pause_s, self._remaining_s))
+
+    @property
+    def _turn_limit_s(self) -> float:
+        """So long a request waits for its turn: who waits at a closed gate comes out to tell it, once."""
+        return self._remaining_s if self._held.job.progress else min(self._remaining_s, TOLD_AFTER_S)
+
+    def _note_answer(self) -> None:
+        self._answered_at_s = time.monotonic()
+        if self._held.job.progress:
+            self._held.note(waiting(self._held.job, ""))
+
+    async def _tell(self, problem: LochnessError) -> None:
+        """Say in the job why nothing comes of it, unless that was done."""
+        silent_s = time.monotonic() - self._answered_at_s
+        if self._held.job.progress or silent_s < TOLD_AFTER_S:
+            return
+        limits = f"until the step's limit of {self._step.limit_s:g} s ({self._step.limit_name})"
+        await self._held.save(waiting(self._held.job, f"{problem.message}; it is asked again {limits}"))
 
     async def _attempt(self) -> _Look:
         """Ask unless that was done, and look once."""
@@ -183,7 +209,7 @@ class _Attempts:
     async def _send(self, request: AgentRequest, call: Callable[[], Awaitable[T]]) -> T:
         """One request, when it is this job's turn."""
         gate = self._gates.of(request.target.hypervisor)
-        with gate.asking(await self._held.unless_cancelled(gate.enter(self._remaining_s))):
+        with gate.asking(await self._held.unless_cancelled(gate.enter(self._turn_limit_s))):
             return await call()
 
     async def _found(self, request: AgentRequest) -> str:

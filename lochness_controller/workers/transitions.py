@@ -7,6 +7,7 @@ Invariants:
 1. A finished job never changes again.
 2. What a failed create has claimed is given back before it ends: it is unfinished with an `error` meanwhile.
 3. `steps` tells every step that began, in order, with how it went.
+4. `progress` is about the current step alone: it is empty when that has ended.
 """
 
 from __future__ import annotations
@@ -44,10 +45,15 @@ def accepted(job: JobRecord, remote: str) -> JobRecord:
     return job.with_fields(remote=remote)
 
 
+def waiting(job: JobRecord, why: str) -> JobRecord:
+    """The current step goes on for longer than one would expect, because of `why`; "": no more."""
+    return job.with_fields(progress=_one_line(why))
+
+
 def moved_on(job: JobRecord, action: str, now: datetime, *, message: str = "") -> JobRecord:
     """The current step is done (`message` says how); `action` is the next one."""
     steps = [*_told(job.steps, message), _step(action, now)]
-    return job.with_fields(action=action, remote="", take_ups=0, steps=steps)
+    return job.with_fields(action=action, remote="", progress="", take_ups=0, steps=steps)
 
 
 def placed(
@@ -56,26 +62,28 @@ def placed(
     """Its guest got a place on `hypervisor`; `worker` goes on with `action`."""
     claim = _claim(job, worker, now)
     steps = [*_told(claim.get("steps", job.steps), f"placed on hypervisor {hypervisor}"), _step(action, now)]
-    place = {"hypervisor": hypervisor, "explanation": dict(explanation), "remote": "", "take_ups": 0}
+    place = {"hypervisor": hypervisor, "explanation": dict(explanation), "remote": "", "progress": "", "take_ups": 0}
     return job.with_fields(**{**claim, **place, "action": action, "steps": steps})
 
 
 def undoing(job: JobRecord, error: str, reason: str, now: datetime) -> JobRecord:
     """The current step failed for this reason; what the job has claimed and made is to be given back before it ends."""
     steps = [*_told(job.steps, "failed"), _step(UNDO, now)]
-    return job.with_fields(error=_one_line(error), reason=reason, remote="", take_ups=0, steps=steps)
+    return job.with_fields(error=_one_line(error), reason=reason, remote="", progress="", take_ups=0, steps=steps)
 
 
 def undone(job: JobRecord, what: str, now: datetime, *, is_left: bool = False) -> JobRecord:
     """The job ends with the error it has; `what` tells of the undoing. `is_left`: not all was undone, and so it is said
     in the error too."""
     error = _one_line(f"{job.error}; {what}") if is_left else job.error
-    return job.with_fields(status="error", error=error, finished_at=rfc3339(now), steps=_told(job.steps, what))
+    return job.with_fields(
+        status="error", error=error, progress="", finished_at=rfc3339(now), steps=_told(job.steps, what)
+    )
 
 
 def done(job: JobRecord, now: datetime, *, message: str = "") -> JobRecord:
     """All of it is done."""
-    return job.with_fields(status="done", finished_at=rfc3339(now), steps=_told(job.steps, message))
+    return job.with_fields(status="done", progress="", finished_at=rfc3339(now), steps=_told(job.steps, message))
 
 
 def failed(
@@ -86,6 +94,7 @@ def failed(
         "status": "error",
         "error": _one_line(error),
         "reason": reason,
+        "progress": "",
         "finished_at": rfc3339(now),
         "steps": _told(job.steps, "failed"),
     }

@@ -69,6 +69,28 @@ def test_one_agent_that_hangs_delays_no_other(own_etcd):
         assert [api.finished(answer)["status"] for answer in stuck] == ["done"] * len(stuck)
 
 
+def test_jobs_that_wait_for_an_agent_say_so_until_it_answers(own_etcd):
+    with (
+        running(own_etcd, agent_timeout_s=0.5) as (controller, api),
+        Fleet(controller.store, 1) as fleet,
+    ):
+        (agent,) = fleet.agents.values()
+        agent.power_off()
+        # More than the one that asks: the others wait at the gate.
+        answers = [api.post("/guests", json={"flavor": fleet.flavor, "network": fleet.network}) for _ in range(4)]
+        told = "it is asked again until the step's limit of"
+        wait_until(
+            lambda: all(told in job_of(controller.store, answer).progress for answer in answers),
+            limit_s=30,
+            what="the reason in every job",
+        )
+        before = [job_of(controller.store, answer) for answer in answers]
+        assert all("the agent did not answer" in job.progress and job.status == "working" for job in before)
+        agent.power_on()
+        jobs = [api.finished(answer) for answer in answers]
+        assert [(job["status"], job["progress"]) for job in jobs] == [("done", "")] * 4
+
+
 def test_a_create_that_fails_gives_back_what_it_claimed(cluster):
     cluster.agent.fail_next("create", "no space left on device")
     answer = cluster.create_guest()

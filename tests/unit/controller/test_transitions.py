@@ -5,7 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from lochness.model.job import UNSET_TIME, JobRecord
-from lochness_controller.workers.transitions import accepted, claimed, done, failed, moved_on, placed
+from lochness_controller.workers.transitions import (
+    accepted,
+    claimed,
+    done,
+    failed,
+    moved_on,
+    placed,
+    undoing,
+    undone,
+    waiting,
+)
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 GUEST = "00000000-0000-4000-8000-000000000001"
@@ -51,6 +61,21 @@ def test_a_failure_is_one_line_and_sets_both_times():
     assert (job.status, job.error, job.reason) == ("error", "no candidate: wanted 2", "no_candidate")
     assert UNSET_TIME not in (job.started_at, job.finished_at)
     assert job.explanation == {"refused": "x"}
+
+
+def test_why_a_step_waits_is_no_news_of_the_next_one():
+    job = waiting(placed(new_job(), "hv", "fetch", "me", after(1), {}), "no\nanswer")
+    assert job.progress == "no answer"
+    assert waiting(job, "").progress == ""
+    failing = undoing(job, "no", "r", after(2))
+    ends = (
+        moved_on(job, "create", after(2)),
+        failing,
+        undone(waiting(failing, "x"), "gone", after(3)),
+        done(job, after(2)),
+        failed(job, "no", "r", after(2)),
+    )
+    assert [each.progress for each in ends] == [""] * 5
 
 
 def test_what_another_version_wrote_is_kept():
