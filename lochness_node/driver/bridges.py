@@ -1,4 +1,4 @@
-"""What kind of switch is a bridge of this host, and can it carry VLANs for guests?
+"""What kind of switch is a bridge of this host, how large are its packets, and can it carry VLANs for guests?
 
 libvirt puts a guest's port into VLANs on Open vSwitch, and from 11.0 on a Linux bridge that filters VLANs.
 
@@ -23,10 +23,11 @@ _OVS_TIMEOUT_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """`no_vlans` says why guests' ports cannot be put into VLANs, "" when they can."""
+    """`no_vlans` says why guests' ports cannot be put into VLANs, "" when they can. `mtu` in bytes, 0: not known."""
 
     switch: Literal["linux", "openvswitch"] = "linux"
     no_vlans: str = ""
+    mtu: int = 0
 
 
 def look_at_bridge(name: str, libvirt_version: Callable[[], int], interfaces: Path = _INTERFACES) -> Bridge:
@@ -35,10 +36,12 @@ def look_at_bridge(name: str, libvirt_version: Callable[[], int], interfaces: Pa
     Raises only what `libvirt_version` does, which is asked only where it matters: it takes libvirt a while to say.
     """
     directory = interfaces / name
+    mtu = _mtu(directory / "mtu")
     if (directory / "bridge").is_dir():
-        return Bridge(no_vlans=_why_no_linux_vlans(directory / "bridge" / "vlan_filtering", libvirt_version))
+        why = _why_no_linux_vlans(directory / "bridge" / "vlan_filtering", libvirt_version)
+        return Bridge(no_vlans=why, mtu=mtu)
     if _is_open_vswitch(name):
-        return Bridge("openvswitch")
+        return Bridge("openvswitch", mtu=mtu)
     return Bridge(no_vlans="it is neither a Linux bridge nor one of Open vSwitch on this host")
 
 
@@ -53,6 +56,13 @@ def _why_no_linux_vlans(filtering: Path, libvirt_version: Callable[[], int]) -> 
         version = f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
         return f"it is a Linux bridge, and libvirt {version} puts ports into VLANs there only from 11.0.0 on"
     return ""
+
+
+def _mtu(file: Path) -> int:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def _is_open_vswitch(name: str) -> bool:

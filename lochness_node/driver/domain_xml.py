@@ -149,6 +149,8 @@ def _add_nic(devices: ET.Element, nic: NicSpec) -> None:
         for tag in nic.vlans:
             ET.SubElement(vlan, "tag", id=str(tag))
     ET.SubElement(element, "model", type=nic.model)
+    if nic.mtu:
+        ET.SubElement(element, "mtu", size=str(nic.mtu))
 
 
 def _checked(tree: ET.Element) -> ET.Element:

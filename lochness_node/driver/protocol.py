@@ -145,6 +145,7 @@ class NicSpec:
     """One interface. `mac` in lower case with colons, `bridge` an existing bridge of the host.
 
     `vlans` are the tags it carries: none for all that the bridge gives, one for an access port, several for a trunk.
+    `mtu` in bytes is what the guest's virtio driver sets its interface to; 0 leaves it at its own default.
     """
 
     mac: str
@@ -152,6 +153,7 @@ class NicSpec:
     model: str = "virtio"
     vlans: tuple[int, ...] = ()
     switch: Literal["linux", "openvswitch"] = "linux"
+    mtu: int = 0
 
 
 @dataclass(frozen=True, slots=True)

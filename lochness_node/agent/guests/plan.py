@@ -30,6 +30,10 @@ CONSOLE_FILE: Final = "console.log"
 VLANS_NOT_SUPPORTED: Final = "vlans_not_supported"
 NO_BRIDGES: Final[Mapping[str, Bridge]] = {}
 _BYTES_PER_MB: Final = 1 << 20
+#: What a virtio interface has by itself, and the least and the most that can be asked of it (IPv4's least, 16 bits).
+_USUAL_MTU: Final = 1500
+_MTU_MIN: Final = 68
+_MTU_MAX: Final = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,9 @@ def _nic(nic: Nic, bridge: Bridge) -> NicSpec:
             f"bridge {nic.network} cannot carry the VLANs {', '.join(map(str, vlans))}: {bridge.no_vlans}",
             reason=VLANS_NOT_SUPPORTED,
         )
-    return NicSpec(nic.mac, nic.network, nic.model or "virtio", vlans, bridge.switch)
+    is_given = bridge.mtu != _USUAL_MTU and _MTU_MIN <= bridge.mtu <= _MTU_MAX
+    mtu = bridge.mtu if is_given else 0
+    return NicSpec(nic.mac, nic.network, nic.model or "virtio", vlans, bridge.switch, mtu)
 
 
 def _disk(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,11 +11,12 @@ import pytest
 
 from lochness.errors import DeadlineError, LochnessError, UnavailableError
 from lochness.identity import GuestID
+from lochness_lab.guest_domain import write_seed
 from lochness_lab.guest_image import MEMORY_MB, GuestImage, guest_image
 from lochness_lab.waiting import wait_until
 from lochness_node.driver.domain_type import choose_domain_type, kvm_self_test, self_test
 from lochness_node.driver.libvirt_driver import LibvirtDriver
-from lochness_node.driver.protocol import ConnectionState, DirectBoot, DomainState, EventKind, NicSpec
+from lochness_node.driver.protocol import ConnectionState, DirectBoot, DiskSpec, DomainState, EventKind, NicSpec
 from tests.contract.driver.conftest import BRIDGE
 from tests.contract.driver.hypervisors import Events
 
@@ -31,6 +33,29 @@ def wait_for_console(log: Path, word: str) -> None:
     wait_until(
         lambda: log.exists() and word in log.read_text(errors="replace"), limit_s=BOOT_LIMIT_S, what=f"{word} in {log}"
     )
+
+
+@pytest.mark.timeout(150)
+def test_a_guest_has_the_packet_size_it_is_given(qemu, image, tmp_path):
+    console, seed = tmp_path / "console.log", tmp_path / "seed.iso"
+    mac = "02:00:00:00:00:06"
+    ethernet = {"match": {"macaddress": mac}, "set-name": "eth0", "addresses": ["10.99.0.6/24"]}
+    write_seed(
+        seed,
+        {
+            "meta-data": "instance-id: one\nlocal-hostname: one\n",
+            "network-config": json.dumps({"version": 2, "ethernets": {"eth0": ethernet}}),
+            "user-data": '#!/bin/sh\necho "GUEST-MTU $(cat /sys/class/net/eth0/mtu)."\n',
+        },
+    )
+    qemu.started(
+        memory_mb=MEMORY_MB,
+        boot=DirectBoot(str(image.kernel), str(image.initrd), image.cmdline),
+        disks=(DiskSpec(str(seed), "vda", format="raw", kind="seed"),),
+        nics=(NicSpec(mac, BRIDGE, mtu=1442),),
+        console_log=str(console),
+    )
+    wait_for_console(console, "GUEST-MTU 1442.")
 
 
 @pytest.mark.timeout(150)

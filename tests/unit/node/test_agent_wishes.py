@@ -103,5 +103,19 @@ def test_a_linux_bridge_carries_vlans_when_it_filters_them_and_libvirt_knows_how
     assert bool(bridge.no_vlans) == bool(why)
 
 
+@pytest.mark.parametrize(("mtu", "wanted"), [(0, 0), (1500, 0), (1450, 1450), (9000, 9000), (65536, 0), (40, 0)])
+def test_a_guest_has_its_bridges_packet_size_where_that_is_not_the_usual_one(mtu: int, wanted: int) -> None:
+    (nic,) = nics(Bridge(mtu=mtu), [])
+    assert nic.mtu == wanted
+
+
+@pytest.mark.parametrize(("text", "mtu"), [("1450\n", 1450), ("", 0), (None, 0)])
+def test_a_bridges_packet_size_is_read_where_it_can_be(tmp_path, text: str | None, mtu: int) -> None:
+    (tmp_path / "br0" / "bridge").mkdir(parents=True)
+    if text is not None:
+        (tmp_path / "br0" / "mtu").write_text(text)
+    assert look_at_bridge("br0", lambda: LINUX_VLANS_SINCE, tmp_path).mtu == mtu
+
+
 def test_what_is_no_bridge_carries_no_vlans(tmp_path) -> None:
     assert "neither" in look_at_bridge("br0", lambda: LINUX_VLANS_SINCE, tmp_path).no_vlans
