@@ -34,7 +34,7 @@ format: venv ## let ruff put the code in order
 test: bootstrap ## install what is missing and run every test, the real parts included
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
-test-system: packages ## tests on whole hosts that boot, installed from the packages: some minutes, needs root
+test-system: ## tests on whole hosts that boot, installed from the packages: some minutes, needs root
 	@packaging/bootstrap.sh lab
 	$(BIN)/python -m pytest -m hosts tests/system/hosts $(ARGS)
 
@@ -48,10 +48,9 @@ fuzz: bootstrap ## requests made up from the OpenAPI documents of controller and
 demo: bootstrap ## install what is missing and show a guest running, on an etcd and a libvirtd of its own
 	@$(BIN)/python -m lochness_lab.demo $(ARGS)
 
-# Hosts' Debian and the packages know nothing of each other: both processors are busy while they are made.
 lab: ## three hypervisors and a management host that boot, and a first guest; ARGS='-n 5', see lochness-lab
 	@packaging/bootstrap.sh lab
-	@$(BIN)/lochness-lab prepare & prepared=$$!; packaging/packages.sh || { kill $$prepared; wait $$prepared; exit 1; }; wait $$prepared
+	@$(BIN)/lochness-lab prepare
 	@$(BIN)/lochness-lab up $(ARGS)
 
 bench-%: ## one goal: make bench-R1; QUICK=1 for a small run; ends with one line for machines

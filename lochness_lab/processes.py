@@ -52,9 +52,12 @@ def require_program(name: str, package: str) -> str:
     return path
 
 
-def die_with_us() -> list[str]:
-    """What goes in front of a command so that the kernel kills it when our thread ends, even if that is right now."""
-    return [*DIE_WITH_PARENT, *_IF_PARENT_LIVES, str(os.getpid())]
+def die_with_us(by: signal.Signals = signal.SIGKILL) -> list[str]:
+    """What goes in front of a command so that the kernel ends it when our thread ends, even if that is right now.
+
+    `by` is the signal that it gets: one that can be caught leaves it time to clean up.
+    """
+    return ["setpriv", "--pdeathsig", by.name.removeprefix("SIG"), "--", *_IF_PARENT_LIVES, str(os.getpid())]
 
 
 def process_state(pid: int) -> str:

@@ -17,8 +17,8 @@ T = TypeVar("T")
 POLL_S = 0.02
 
 
-def wait_until(condition: Callable[[], T], *, limit_s: float, what: str) -> T:
-    """The first true value of `condition()`, asked every 20 ms.
+def wait_until(condition: Callable[[], T], *, limit_s: float, what: str, poll_s: float = POLL_S) -> T:
+    """The first true value of `condition()`, asked every 20 ms unless `poll_s` says otherwise.
 
     `what` completes the sentence "within N s there was no ...". Raises DeadlineError after `limit_s` seconds; whatever
     the condition raises reaches the caller.
@@ -30,4 +30,4 @@ def wait_until(condition: Callable[[], T], *, limit_s: float, what: str) -> T:
             return value
         if is_last:
             raise DeadlineError(f"within {limit_s:g} s there was no {what}", limit_s=limit_s)
-        time.sleep(POLL_S)
+        time.sleep(poll_s)

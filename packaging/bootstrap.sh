@@ -2,7 +2,7 @@
 # What does this checkout need before `make check`, `make test` or `make demo` can run, and how does it get there?
 #
 #   packaging/bootstrap.sh venv    what building .venv needs, and .venv
-#   packaging/bootstrap.sh all     that, and what a real etcd, libvirt and guest need
+#   packaging/bootstrap.sh all     that, and what a real etcd, libvirt and guest need, and whole hosts
 #   packaging/bootstrap.sh lab     what building .venv needs, .venv, and what whole hosts need (make lab, make test-system)
 #   packaging/bootstrap.sh switch  as all, and an Open vSwitch (make test-openvswitch)
 #
@@ -65,6 +65,8 @@ image_packages() {
 }
 
 lab_packages() {
+    group "the packages that whole hosts get: they are built for Debian's own python3"
+    need python3-dev debian_python_header
     group "whole hosts: their Debian, and systemd as pid 1 in containers"
     need mmdebstrap find_program mmdebstrap
     need systemd-container find_program systemd-nspawn
@@ -80,6 +82,7 @@ switch_packages() {
 }
 
 python_header() { "$python" -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")'; }
+debian_python_header() { test -e "$(/usr/bin/python3 -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")')"; }
 find_program() { PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin command -v "$1"; }
 in_libdir() { compgen -G "/usr/lib/*/$1" || compgen -G "/usr/lib*/$1"; }
 
@@ -178,7 +181,7 @@ install_packages() {
 provide_packages() {
     build_packages
     case $mode in
-    all) real_packages ;;
+    all) real_packages && lab_packages ;;
     lab) lab_packages ;;
     switch) real_packages && switch_packages ;;
     esac

@@ -56,14 +56,17 @@ fingerprint=$({
     echo "$version $architecture $python_version ${PACKAGE_COMPRESSION:-zstd}"
     find "${sources[@]}" -type f -not -name '*.pyc' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
 } | sha256sum | cut -c1-16)
-if [ "$(cat dist/.packages 2>/dev/null)" = "$fingerprint" ]; then
-    say "dist/ is up to date: $version"
-    exit 0
-fi
-
+stop_when_up_to_date() {
+    if [ "$(cat dist/.packages 2>/dev/null)" = "$fingerprint" ]; then
+        say "dist/ is up to date: $version"
+        exit 0
+    fi
+}
+stop_when_up_to_date
 mkdir -p $build dist
 exec 9>$build/lock
 flock -w 900 9 || fail "another build has held $build/lock for 900 s"
+stop_when_up_to_date # by the build that we have waited for
 
 # ------------------------------------------------------------------------------------------- the virtual environment
 

@@ -218,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     up = command("up", _up, "Boot the hosts, make them known, and start a first guest.")
     up.add_argument("-n", "--hypervisors", type=int, default=3, metavar="N", help="how many carry guests [3]")
     up.add_argument("--empty", action="store_true", help="without the first guest")
-    command("prepare", _prepare, "Make what `up` needs beside the packages: a Debian, the guests' image.")
+    command("prepare", _prepare, "Make what `up` needs: this checkout's packages, the hosts' Debian, the image.")
     command("down", _down, "End everything and remove it.")
     command("status", _status, "What runs where.")
     command("shell", _shell, "A shell on a host.").add_argument("host")

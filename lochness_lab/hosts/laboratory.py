@@ -115,13 +115,16 @@ class Laboratory:
     # ------------------------------------------------------------------------------------------------------- its life
 
     def prepare(self) -> None:
-        """Make what `up` needs and no package of Loch Ness decides about: the hosts' Debian, and the guests' image.
+        """Make what `up` needs, and nothing that is there already: the packages, the hosts' roots, the guests' image.
 
-        Raises ConfigurationError, UnavailableError or DeadlineError.
+        The packages are made in `dist`, which must be a checkout's, while the hosts' Debian is: they know nothing of
+        each other. Raises ConfigurationError, UnavailableError or DeadlineError.
         """
         roots.require_root()
-        roots.debian_root(self._cache, tell=self.tell)
-        guest_image(self._cache)
+        with roots.packages_built(self._dist.parent):
+            roots.debian_root(self._cache, tell=self.tell)
+            guest_image(self._cache)
+        roots.both_roots(self._cache, self._dist, tell=self.tell)
 
     def up(self, hypervisors: int, *, ends_with_us: bool) -> None:
         """Build what is missing and boot everything; with `ends_with_us` it ends when the calling thread does.

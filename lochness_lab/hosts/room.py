@@ -25,6 +25,7 @@ from lochness_lab.processes import DIE_WITH_PARENT, die_with_us, process_state
 from lochness_lab.waiting import wait_until
 
 START_LIMIT_S: Final = 20.0
+END_LIMIT_S: Final = 20.0
 _FURNISH: Final = """
 set -e
 umount /sys                       # the real one with its cgroups, below the machine's
@@ -55,7 +56,9 @@ class Room:
         log = self.directory / "keeper.log"
         argv = [sys.executable, "-m", "lochness_lab.hosts.keeper", str(self.directory)]
         log.unlink(missing_ok=True)
-        keeper = start([*(die_with_us() if ends_with_us else ()), *argv], log, cwd=Path(__file__).parents[2])
+        # The keeper is told of our end and not killed: the hosts' cgroups outlive them, and are its to remove.
+        dies = die_with_us(signal.SIGTERM) if ends_with_us else ()
+        keeper = start([*dies, *argv], log, cwd=Path(__file__).parents[2])
         try:
             wait_until(
                 lambda: self.is_open or keeper.poll() is not None, limit_s=START_LIMIT_S, what="room for the hosts"
@@ -74,14 +77,16 @@ class Room:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(keeper, signal.SIGTERM)
             wait_until(
-                lambda: not self._living("keeper") and not self._living("room"), limit_s=20, what="end of the room"
+                lambda: not self._living("keeper") and not self._living("room"),
+                limit_s=2 * END_LIMIT_S,
+                what="end of the room",
             )
         room = self._living("room")
         if room:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(room, signal.SIGKILL)
         reap()
-        self._remove_groups()
+        self.remove_groups()
         self._forget()
 
     @property
@@ -117,8 +122,11 @@ class Room:
         """Run a shell script, `words` its arguments, ending at the first failure; answers its output."""
         return self.run(["sh", "-e", "-c", text, "room", *words], limit_s=limit_s).stdout
 
-    def _remove_groups(self) -> None:
-        """A cgroup can go when the last of its processes is reaped, a moment after their end."""
+    def remove_groups(self) -> None:
+        """Remove the hosts' cgroups when the room has ended: the last process is reaped a moment after its end.
+
+        Raises DeadlineError.
+        """
 
         def are_gone() -> bool:
             trees = Path("/sys/fs/cgroup")
@@ -131,7 +139,7 @@ class Room:
                     top.rmdir()
             return not any(path.exists() for path in left)
 
-        wait_until(are_gone, limit_s=20, what=f"end of the processes in the cgroup {self.group}")
+        wait_until(are_gone, limit_s=END_LIMIT_S, what=f"end of the processes in the cgroup {self.group}")
 
     def _living(self, what: str) -> int:
         """The pid in the file `what`.pid, 0 when that process is gone."""
@@ -154,13 +162,21 @@ def began_at(pid: int) -> str:
 
 
 def keep(directory: Path) -> None:
-    """The keeper's whole life: hold the room open until SIGTERM or its end."""
+    """The keeper's whole life: hold the room open until SIGTERM or its end; no cgroup of the hosts is left."""
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not end the cleaning up
+        sys.exit(0)
+
     machine = Machine(directory / "room", "lochness-lab")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, end)
     _write(directory / "keeper.pid", os.getpid())
-    with machine:
-        _write(directory / "room.pid", machine.pid)
-        machine.wait()
+    try:
+        with machine:
+            _write(directory / "room.pid", machine.pid)
+            machine.wait()
+    finally:
+        Room(directory).remove_groups()
 
 
 def _write(path: Path, pid: int) -> None:

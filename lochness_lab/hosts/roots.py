@@ -5,25 +5,30 @@
 3. A root with Loch Ness shares the files below /usr with Debian's by hard links: dpkg replaces files, it never writes
    into them. Hosts write to a layer of their own above it, never into a root.
 4. Nothing of a root is started while it is made: no init runs there.
+5. What makes a root ends with us, however we end.
 
-Older roots with Loch Ness are removed when a newer one is made, Debian's only by hand.
+Older roots with Loch Ness are removed when a newer one is made and nobody has asked for them for an hour, Debian's only
+by hand.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import shutil
+import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from lochness.errors import ConfigurationError
+from lochness.errors import ConfigurationError, DeadlineError, UnavailableError
 from lochness_lab.hosts.commands import run
-from lochness_lab.processes import require_program
+from lochness_lab.processes import child, die_with_us, require_program
 from lochness_lab.waiting import wait_until
 
 #: What a host has of Debian: systemd, the packages that Loch Ness's depend on, etcd, and tools for whoever looks.
@@ -35,11 +40,38 @@ DEBIAN: Final = (
 HYPERVISOR_PACKAGES: Final = ("lochness-common", "lochness-client", "lochness-node")
 MANAGEMENT_PACKAGES: Final = ("lochness-common", "lochness-client", "lochness-controller")
 BUILD_LIMIT_S: Final = 900.0
+#: A root with Loch Ness is kept for so long after somebody has asked for it.
+WANTED_S: Final = 3600.0
 _UNWANTED: Final = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*")
-#: Mounts and processes of its own: they end with the command, however it ends.
-_TREE: Final = ("--mount", "--pid", "--fork", "--kill-child=KILL")
+
 
 Tell = Callable[[str], None]
+
+
+def _tree() -> tuple[str, ...]:
+    """What goes in front of a command that gets mounts and processes of its own: they end with it, and it with us."""
+    return (*die_with_us(), "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL")
+
+
+@contextmanager
+def packages_built(checkout: Path) -> Iterator[None]:
+    """The checkout's packages are made, in its dist/, while the block runs; they are ready after it.
+
+    What the build says goes to our standard error. Raises ConfigurationError when `checkout` is none, UnavailableError
+    when they cannot be made, DeadlineError.
+    """
+    script = checkout / "packaging" / "packages.sh"
+    if not script.exists():
+        raise ConfigurationError(f"{checkout} is no checkout of Loch Ness: it has no packaging/packages.sh")
+    command = [*_tree(), "--mount-proc", str(script)]
+    with child(command, stdin=subprocess.DEVNULL, start_new_session=True) as build:
+        yield
+        try:
+            status = build.wait(BUILD_LIMIT_S)
+        except subprocess.TimeoutExpired as error:
+            raise DeadlineError(f"{script} took over {BUILD_LIMIT_S:g} s") from error
+        if status != 0:
+            raise UnavailableError(f"{script} ended with status {status}; it says above why")
 
 
 def both_roots(cache: Path, dist: Path, *, tell: Tell) -> tuple[Path, Path]:
@@ -76,7 +108,7 @@ def debian_root(cache: Path, *, tell: Tell) -> Path:
             with _aside(root) as new:
                 run(
                     [
-                        *("unshare", *_TREE, "--mount-proc", mmdebstrap, "--mode=root", *options),
+                        *(*_tree(), "--mount-proc", mmdebstrap, "--mode=root", *options),
                         *("--variant=minbase", "--dpkgopt=force-unsafe-io"),
                         *("--aptopt=APT::Install-Recommends false", f"--include={','.join(DEBIAN)}"),
                         *(release, str(new), mirror[0]),
@@ -96,8 +128,9 @@ def _with_packages(cache: Path, debian: Path, kind: str, packages: Sequence[Path
                 _copy(debian, new)
                 install(new, packages)
             for older in cache.glob(f"{kind}-*"):
-                if older != root and not _is_in_use(older):
+                if older != root and _is_stale(older):
                     shutil.rmtree(older, ignore_errors=True)
+        os.utime(root)
     return root
 
 
@@ -110,7 +143,7 @@ def install(root: Path, packages: Sequence[Path]) -> None:
     names = [f"/tmp/packages/{path.name}" for path in packages]
     run(
         [
-            *("unshare", *_TREE, f"--root={root}", "--wd=/", "--mount-proc=/proc"),
+            *(*_tree(), f"--root={root}", "--wd=/", "--mount-proc=/proc"),
             *("env", "DEBIAN_FRONTEND=noninteractive", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"),
             *("dpkg", "--force-unsafe-io", "--install", *names),
         ],
@@ -148,8 +181,17 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
+def _is_stale(root: Path) -> bool:
+    """Whether nobody has wanted that root for a while, and no laboratory has hosts on it.
+
+    Another checkout's laboratory may have been given it a moment ago and not have booted yet.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return time.time() - root.stat().st_mtime > WANTED_S and not _is_in_use(root)
+    return False
+
+
 def _is_in_use(root: Path) -> bool:
-    """Whether a laboratory has hosts on that root now."""
     for mounts in Path("/proc").glob("[0-9]*/mounts"):
         try:
             if str(root) in mounts.read_text(errors="replace"):

@@ -8,18 +8,11 @@ import pytest
 
 from lochness_lab.hosts.laboratory import Laboratory
 from lochness_lab.waiting import wait_until
-from tests.system.hosts.world import answers, measured, says
+from tests.system.hosts.world import REACHES, answers, measured, says
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
 
 BOOT_LIMIT_S = 120
-#: Runs in every guest, and tells on its console which of the first addresses answer it.
-REACHES = """#!/bin/sh
-while :; do
-    for last in 100 101 102; do ping -c 1 -W 1 10.77.0.$last >/dev/null && echo "REACHES 10.77.0.$last"; done
-    sleep 1
-done
-"""
 
 
 def test_guests_on_three_hosts_reach_each_other(lab: Laboratory):

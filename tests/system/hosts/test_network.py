@@ -8,7 +8,7 @@ from lochness.errors import LochnessError
 from lochness_lab.hosts.host import Host
 from lochness_lab.hosts.laboratory import Laboratory
 from lochness_lab.waiting import wait_until
-from tests.system.hosts.world import alive, answers, measured, qemu_pids, state
+from tests.system.hosts.world import alive, answers, is_lost, measured, qemu_pids, state
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
 
@@ -29,7 +29,7 @@ def test_a_host_is_cut_off(lab: Laboratory):
     before = qemu_pids(host)
     with measured("network cut of a host until it is seen as not alive"):
         lab.cut("h3")
-        wait_until(lambda: not alive(lab, host), limit_s=LIMIT_S, what="end of h3's heartbeat")
+        wait_until(lambda: is_lost(lab, host), limit_s=LIMIT_S, what="end of h3's heartbeat")
     assert qemu_pids(host) == before  # it runs on, alone
     assert state(lab, guest["id"]) in ("unknown", "running")
     # New guests go elsewhere, and its own is neither moved nor started a second time.

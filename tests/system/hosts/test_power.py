@@ -6,7 +6,7 @@ import pytest
 
 from lochness_lab.hosts.laboratory import Laboratory
 from lochness_lab.waiting import wait_until
-from tests.system.hosts.world import alive, answers, measured, qemu_pids, state
+from tests.system.hosts.world import alive, answers, is_lost, measured, qemu_pids, state
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
 
@@ -33,7 +33,7 @@ def test_a_power_cut_and_the_way_back(lab: Laboratory):
 
     with measured(f"power cut of a host until it is seen as not alive (lease of {TTL_S} s)"):
         host.cut_power()
-        wait_until(lambda: not alive(lab, host), limit_s=SEEN_LIMIT_S, what=f"end of {host.name}'s heartbeat")
+        wait_until(lambda: is_lost(lab, host), limit_s=SEEN_LIMIT_S, what=f"end of {host.name}'s heartbeat")
     # Its guests are deleted or not while it is away; nobody starts them elsewhere.
     lab.records("guest", "delete", "deleted")
     assert {other.name: qemu_pids(other) for other in others} == elsewhere

@@ -7,20 +7,11 @@ from functools import partial
 
 import pytest
 
-from lochness_lab.hosts.host import Host
 from lochness_lab.hosts.laboratory import CONTROLLER, UNITS, Laboratory
 from lochness_lab.waiting import wait_until
-from tests.system.hosts.world import alive, answers, measured, qemu_pids
+from tests.system.hosts.world import BACK_LIMIT_S, alive, answers, is_back, measured, qemu_pids, watchdog_ends_a_hang
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
-
-BACK_LIMIT_S = 60
-WATCHDOG_S = 5
-
-
-def is_back(host: Host, unit: str, restarts: int) -> bool:
-    seen = host.unit(unit, "NRestarts", "ActiveState")
-    return int(seen["NRestarts"]) > restarts and seen["ActiveState"] == "active"
 
 
 def test_units_are_restarted_and_killed_under_a_running_guest(lab: Laboratory):
@@ -65,21 +56,7 @@ def test_the_controller_is_killed_while_it_works(lab: Laboratory):
 @pytest.mark.parametrize("unit", [*UNITS, CONTROLLER])
 def test_the_watchdog_ends_a_hang(lab: Laboratory, unit: str):
     host = lab.management if unit == CONTROLLER else lab.host("h3")
-    folder = f"/run/systemd/system/{unit}.service.d"
-    host.run("sh", "-ec", f'mkdir -p {folder}; printf "[Service]\\nWatchdogSec={WATCHDOG_S}\\n" >{folder}/short.conf')
-    host.run("systemctl", "daemon-reload")
-    host.run("systemctl", "restart", unit, limit_s=60)
-    try:
-        restarts = int(host.unit(unit, "NRestarts")["NRestarts"])
-        host.signal(signal.SIGSTOP, unit)
-        with measured(f"{unit} stands still, WatchdogSec={WATCHDOG_S}, until it is ready again"):
-            wait_until(lambda: is_back(host, unit, restarts), limit_s=BACK_LIMIT_S, what=f"{unit} after its hang")
-        said = host.journal(f"--unit={unit}", "--since=-2min")
-        assert any("Watchdog timeout" in str(entry["MESSAGE"]) for entry in said)
-    finally:
-        host.run("rm", "-r", folder)
-        host.run("systemctl", "daemon-reload")
-        host.run("systemctl", "restart", unit, limit_s=60)
+    watchdog_ends_a_hang(host, unit)
 
 
 def test_the_journal_is_searched_by_fields(lab: Laboratory):

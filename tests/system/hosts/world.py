@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,16 @@ from lochness_lab.waiting import wait_until
 
 FIGURES: list[str] = []
 RECOVERY_LIMIT_S = 120
+BACK_LIMIT_S = 60
+#: How long a unit whose hang is tested may be silent.
+WATCHDOG_S = 5
+#: Runs in every guest, and tells on its console which of the first addresses answer it.
+REACHES = """#!/bin/sh
+while :; do
+    for last in 100 101 102; do ping -c 1 -W 1 10.77.0.$last >/dev/null && echo "REACHES 10.77.0.$last"; done
+    sleep 1
+done
+"""
 
 
 def recover(lab: Laboratory) -> None:
@@ -37,10 +48,60 @@ def measured(what: str) -> Iterator[None]:
     FIGURES.append(f"{time.monotonic() - started_s:7.1f} s  {what}")
 
 
+def account(lab: Laboratory) -> str:
+    """What each host tells of itself: its failed units, the end of its journal, without power of its console."""
+    if not lab.is_up:
+        return "the laboratory is down"
+    lines = []
+    for host in lab.hosts:
+        try:
+            failed = host.run("systemctl", "--failed", "--no-legend", "--plain", is_checked=False).stdout.split("\n")
+            journal = host.run("journalctl", "--no-pager", "--lines=40", "--output=short-precise", is_checked=False)
+            lines += [f"--- {host.name}, failed units: {'; '.join(filter(None, failed)) or 'none'}", journal.stdout]
+        except LochnessError as error:
+            lines += [f"--- {host.name}: {error.message}", host.console_tail()]
+    return "\n".join(lines)
+
+
+def is_back(host: Host, unit: str, restarts: int) -> bool:
+    """Whether a unit has been restarted more than so many times, and is ready."""
+    seen = host.unit(unit, "NRestarts", "ActiveState")
+    return int(seen["NRestarts"]) > restarts and seen["ActiveState"] == "active"
+
+
+def watchdog_ends_a_hang(host: Host, unit: str) -> None:
+    """The unit's process stands still; its watchdog, set to WATCHDOG_S, kills it, and it is ready again."""
+    folder = f"/run/systemd/system/{unit}.service.d"
+    host.run("sh", "-ec", f'mkdir -p {folder}; printf "[Service]\\nWatchdogSec={WATCHDOG_S}\\n" >{folder}/short.conf')
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "restart", unit, limit_s=60)
+    try:
+        restarts = int(host.unit(unit, "NRestarts")["NRestarts"])
+        host.signal(signal.SIGSTOP, unit)
+        with measured(f"{unit} stands still, WatchdogSec={WATCHDOG_S}, until it is ready again"):
+            wait_until(
+                lambda: is_back(host, unit, restarts), limit_s=BACK_LIMIT_S, what=f"{unit} after its hang", poll_s=0.2
+            )
+        said = host.journal(f"--unit={unit}", "--since=-2min")
+        assert any("Watchdog timeout" in str(entry["MESSAGE"]) for entry in said)
+    finally:
+        host.run("rm", "-r", folder)
+        host.run("systemctl", "daemon-reload")
+        host.run("systemctl", "restart", unit, limit_s=60)
+
+
 def alive(lab: Laboratory, host: Host) -> bool:
     """Whether the controller takes the host for alive."""
     try:
         return bool(lab.record("hv", "show", host.name)["alive"])
+    except LochnessError:
+        return False
+
+
+def is_lost(lab: Laboratory, host: Host) -> bool:
+    """Whether the controller says that the host is not alive; a controller that says nothing has not said it."""
+    try:
+        return not lab.record("hv", "show", host.name)["alive"]
     except LochnessError:
         return False
 
