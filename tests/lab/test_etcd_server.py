@@ -46,6 +46,14 @@ def test_restart_is_another_process_with_the_same_data(own_etcd):
     assert get(own_etcd.url, "loch") == ["ness"]
 
 
+def test_at_its_end_nothing_is_left_but_its_log(tmp_path):
+    with EtcdServer(tmp_path / "etcd") as server:
+        put(server.url, "loch", "ness")
+    left = [path for path in (tmp_path / "etcd").rglob("*") if path.is_file()]
+    assert {path.suffix for path in left} == {".log"}
+    assert sum(path.stat().st_size for path in left) < 1 << 20
+
+
 def test_frozen_it_accepts_and_does_not_answer(own_etcd):
     put(own_etcd.url, "loch", "ness")
     own_etcd.freeze()

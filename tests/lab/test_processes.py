@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -97,6 +98,14 @@ def test_an_interruption_while_a_process_is_started_loses_none(tmp_path):
     argv = [sys.executable, "-c", INTERRUPTING, str(tmp_path / "log")]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
+def test_tests_that_are_started_deaf_to_an_interruption_hear_it():
+    """As `make test &` in a script is. What they start must not inherit it."""
+    script = "import tests.conftest, signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    deaf = ["sh", "-c", 'trap "" INT; exec "$0" -c "$1"', sys.executable, script]
+    done = subprocess.run(deaf, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2])
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def test_it_dies_with_the_one_who_started_it(tmp_path):

@@ -117,5 +117,14 @@ def test_a_bridges_packet_size_is_read_where_it_can_be(tmp_path, text: str | Non
     assert look_at_bridge("br0", lambda: LINUX_VLANS_SINCE, tmp_path).mtu == mtu
 
 
+def test_libvirt_is_not_asked_for_what_the_bridge_alone_decides(tmp_path) -> None:
+    def asked() -> int:
+        raise AssertionError("libvirt was asked for its version: that takes all of its capabilities")
+
+    (tmp_path / "br0" / "bridge").mkdir(parents=True)
+    assert "does not filter" in look_at_bridge("br0", asked, tmp_path).no_vlans
+    assert look_at_bridge("eth0", asked, tmp_path).no_vlans
+
+
 def test_what_is_no_bridge_carries_no_vlans(tmp_path) -> None:
     assert "neither" in look_at_bridge("br0", lambda: LINUX_VLANS_SINCE, tmp_path).no_vlans
