@@ -69,6 +69,8 @@ class Cluster(ABC):
         self.guest_dir = directory / "guests"
         self.source_dir = directory / "images"
         self.parts: dict[str, Process] = {}
+        #: What the controller is told beside where etcd is and where to listen (controller.toml); set before the start.
+        self.controller_settings: Mapping[str, float] = {}
         self._tell = tell
         self._readiness: dict[str, Readiness] = {}
         self._commands: dict[str, list[str]] = {}
@@ -149,7 +151,10 @@ class Cluster(ABC):
         """All at once: each takes a second of processor time to start, most of it the same for all."""
         config = self._write_node_config()
         listen = self.server.removeprefix("http://")
-        commands = {"controller": [_CONTROLLER, "--etcd", self.etcd_urls, "--listen", listen]}
+        settings = self.directory / "controller.toml"
+        settings.write_text("".join(f"{name} = {value}\n" for name, value in self.controller_settings.items()))
+        controller = [_CONTROLLER, "--config", str(settings), "--etcd", self.etcd_urls, "--listen", listen]
+        commands = {"controller": controller}
         commands |= {name: [self.node_module, name, "--config", str(config)] for name in self.daemons}
         for name, words in commands.items():
             self._commands[name] = words

@@ -144,15 +144,7 @@ class Watching:
             newest = self._newest()
             went_back = self._needs_snapshot = self._store.read(Key(self._prefix)).revision < newest
         if self._needs_snapshot:
-            newest = self._newest()
-            reading = self._store.read(*self._selectors)
-            self.went_back = went_back or reading.revision < newest
-            self._call(self._on_snapshot, reading)
-            self.revision = reading.revision
-            if self.went_back:
-                self._seen_at = reading.revision
-            self._needs_snapshot = False
-            self._relist_at_s = time.monotonic() + self._relist_s * random.uniform(0.75, 1.25)
+            self._take_snapshot(went_back)
         watch = self._open_watch()
         try:
             while not self._stopping.is_set():
@@ -167,6 +159,18 @@ class Watching:
                     self.revision = batch.revision
         finally:
             watch.close()
+
+    def _take_snapshot(self, went_back: bool) -> None:
+        """Read all of it and hand it on. What was read is not kept for as long as the watch lives."""
+        newest = self._newest()
+        reading = self._store.read(*self._selectors)
+        self.went_back = went_back or reading.revision < newest
+        self._call(self._on_snapshot, reading)
+        self.revision = reading.revision
+        if self.went_back:
+            self._seen_at = reading.revision
+        self._needs_snapshot = False
+        self._relist_at_s = time.monotonic() + self._relist_s * random.uniform(0.75, 1.25)
 
     def _newest(self) -> int:
         """The highest revision that the store is known to have had. Ask before reading: readings only ever go on."""

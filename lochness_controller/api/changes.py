@@ -20,7 +20,7 @@ from lochness import keys
 from lochness.store.protocol import Change, WatchBatch
 
 WINDOW_CHANGES_MAX: Final = 20_000
-WINDOW_BYTES_MAX: Final = 32 << 20
+WINDOW_BYTES_MAX: Final = 8 << 20
 
 #: The path of each kind that is told of, and the kind's name.
 KIND_OF_PATH: Final = {

@@ -72,8 +72,10 @@ class JobRunner:
     async def run(self, held: HeldJob, *, ended_by: LochnessError | None = None) -> None:
         """Carry the job out, to its end unless it is left to another try; `ended_by` is why it is to fail at once.
 
-        Raises StoreAwayError: later.
+        A job that has ended meanwhile is left as it is. Raises StoreAwayError: later.
         """
+        if held.job.is_finished:
+            return
         log = _log.bind(job=held.job.id, guest=held.job.guest)
         # A step that was begun before now may have reached the agent; fetching twice does no harm.
         is_doubtful = held.job.status == "working" and held.job.action != FETCH

@@ -5,6 +5,7 @@ Invariants:
    from a backup): then what the store says holds, and nothing that was known before.
 2. Whoever is told of a change can read it here already.
 3. What this process wrote is known before the watch brings it. What no reading confirms by the second one is forgotten.
+4. Of a job that has ended only what decides about it is kept: they are kept by the hundred thousand.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class JobsView:
             return tuple(self._jobs.values())
 
     def known(self, job_id: str) -> KnownJob | None:
-        """One of them, as last seen."""
+        """One of them, as last seen; of one that has ended no more than `_kept` says."""
         with self._lock:
             return self._jobs.get(job_id)
 
@@ -85,13 +86,13 @@ class JobsView:
     def learn(self, job: JobRecord, mod_revision: int, create_revision: int) -> None:
         """Take over what this process has just written or read."""
         with self._lock:
-            self._put(KnownJob(job, mod_revision, create_revision))
+            self._put(_kept(KnownJob(job, mod_revision, create_revision)))
         self._tell((job.id,))
 
     def put_back(self, job: JobRecord, mod_revision: int, create_revision: int) -> None:
         """Take over what the store says of a job of which something newer was known: the store went back."""
         with self._lock:
-            self._jobs[job.id] = KnownJob(job, mod_revision, create_revision)
+            self._jobs[job.id] = _kept(KnownJob(job, mod_revision, create_revision))
         self._tell((job.id,))
 
     def forget(self, job_id: str, mod_revision: int) -> None:
@@ -116,6 +117,22 @@ class JobsView:
 def _known(item: KeyValue) -> KnownJob | None:
     """The job in a key-value; None for one that this version can not read: it is left to one that can."""
     try:
-        return KnownJob(JobRecord.from_json(item.value), item.mod_revision, item.create_revision)
+        return _kept(KnownJob(JobRecord.from_json(item.value), item.mod_revision, item.create_revision))
     except ValidationError:
         return None
+
+
+def _kept(known: KnownJob) -> KnownJob:
+    """What is kept of it: all while it is unfinished, else a tenth (5 kB of a create, decoded with its explanation)."""
+    job = known.job
+    if not job.is_finished:
+        return known
+    ended = JobRecord(
+        id=job.id,
+        guest=job.guest,
+        action=job.action,
+        status=job.status,
+        worker=job.worker,
+        finished_at=job.finished_at,
+    )
+    return KnownJob(ended, known.mod_revision, known.create_revision)

@@ -255,6 +255,14 @@ def test_a_create_that_the_agents_restart_interrupted_is_asked_for_again(store, 
     assert len(agent.asked("POST", "/guests")) == 2
 
 
+def test_a_job_that_has_ended_meanwhile_is_left_as_it_is(store, agent):
+    job_id = ask_create(store)
+    assert carry_out(store, store, job_id).status == "done"
+    before = store.read(Key(keys.job(job_id))).one()
+    take_up(store, store, job_id, "another-worker")
+    assert store.read(Key(keys.job(job_id))).one() == before
+
+
 def test_a_reboot_that_was_interrupted_is_not_repeated(store, agent):
     assert carry_out(store, store, ask_create(store)).status == "done"
     agent.fail_next("reboot", "interrupted by a restart of the agent", "interrupted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import threading
 import time
@@ -130,6 +131,18 @@ def test_it_stops_within_a_second_and_says_nothing_more(store: Store, prefix: st
 
 def test_stopping_what_was_never_started_is_fine(store: Store, prefix: str) -> None:
     assert Copy(store, prefix).watching.stop()
+
+
+def test_what_was_read_is_not_kept_while_the_watch_lives(store: Store, prefix: str, copies: Copies) -> None:
+    store.commit([], [Put(f"{prefix}a", b"1")])
+    copy = copies(store, prefix)
+    copy.wait_until_true()
+
+    def kept() -> list[Reading]:
+        readings = [each for each in gc.get_objects() if isinstance(each, Reading)]
+        return [each for each in readings if any(item.key == f"{prefix}a" for items in each.ranges for item in items)]
+
+    wait_until(lambda: not kept(), limit_s=15, what="the end of the reading")
 
 
 def test_a_dropped_watch_resumes_and_is_told_once(prefix: str, copies: Copies) -> None:

@@ -50,3 +50,18 @@ def test_a_store_that_went_back_is_believed_at_once():
     known = view.known(back.id)
     assert known is not None
     assert known.job.status == "working"
+
+
+def test_of_a_job_that_has_ended_only_what_decides_is_kept():
+    view = JobsView()
+    whole = job_of("done").with_fields(explanation={"best": ["x" * 1000]}, finished_at="2026-01-01T00:00:00.000000Z")
+    working = job_of().with_fields(status="working", explanation={"best": []}, worker="me")
+    view.take_snapshot(reading(10, (whole, 3), (working, 4)))
+    kept = {known.job.id: known.job for known in view.jobs()}
+    assert kept[working.id] == working
+    assert (kept[whole.id].is_finished, kept[whole.id].finished_at) == (True, whole.finished_at)
+    for told in (whole, working.with_fields(status="error", explanation=whole.explanation)):
+        view.learn(told, 12, 3)
+        known = view.known(told.id)
+        assert known is not None
+        assert (known.job.status, known.job.explanation, known.mod_revision) == (told.status, {}, 12)
