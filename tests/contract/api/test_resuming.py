@@ -97,10 +97,14 @@ def job_of(store, job_id: str) -> JobRecord:
     return JobRecord.from_json(store.read(Key(keys.job(job_id))).one().value)
 
 
+def known_of(store, job_id: str) -> KnownJob:
+    item = store.read(Key(keys.job(job_id))).one()
+    return KnownJob(JobRecord.from_json(item.value), item.mod_revision, item.create_revision)
+
+
 def take_up(store, truth, job_id: str, worker: str) -> None:
     """One go of a worker at the job, as the store has it now."""
-    item = truth.read(Key(keys.job(job_id))).one()
-    known = KnownJob(JobRecord.from_json(item.value), item.mod_revision, item.create_revision)
+    known = known_of(truth, job_id)
     if known.job.action == "select-hypervisor":
         view = JobsView()
         Scheduler(store, view, SystemClock(), worker=worker, workers_alive=lambda: {worker}).place([known])
@@ -308,7 +312,10 @@ def test_of_two_workers_on_one_job_one_goes_on(store, agent):
     assert carry_out(store, store, ask_create(store)).status == "done"
     agent.hold("reboot")
     job_id = ask(store, "reboot")
-    workers = [threading.Thread(target=take_up, args=(store, store, job_id, name)) for name in ("one", "two")]
+    known = known_of(store, job_id)  # to both it is nobody's yet
+    workers = [
+        threading.Thread(target=lambda name=name: asyncio.run(run_job(store, known, name))) for name in ("one", "two")
+    ]
     for worker in workers:
         worker.start()
     wait_until(lambda: agent.asked("POST", "/reboot"), limit_s=10, what="reboot at the agent")
