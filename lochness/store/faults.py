@@ -84,6 +84,10 @@ class FaultyStore:
         """See `Store.commit`."""
         return self._perform("commit", lambda: self._inner.commit(compares, operations))
 
+    def begin_commit(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> Callable[[], int]:
+        """See `Store.begin_commit`. Counted, and carried out, when it is waited for."""
+        return lambda: self.commit(compares, operations)
+
     def grant_lease(self, ttl_s: int) -> int:
         """See `Store.grant_lease`."""
         return self._perform("grant_lease", lambda: self._inner.grant_lease(ttl_s))

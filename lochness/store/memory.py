@@ -142,6 +142,11 @@ class MemoryStore:
             self._perform(operations)
             return self._revision
 
+    def begin_commit(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> Callable[[], int]:
+        """See `Store.begin_commit`."""
+        check_transaction(compares, operations)
+        return lambda: self.commit(compares, operations)
+
     def _failed(self, compare: Compare) -> str:
         """The key or prefix when `compare` does not hold, else ""."""
         match compare:

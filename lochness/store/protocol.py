@@ -17,7 +17,7 @@ transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -182,6 +182,14 @@ class Store(Protocol):
         Raises ConflictError (with the keys and prefixes whose compare failed), UnavailableError, AmbiguousWriteError,
         LeaseNotFoundError (a put named a lease that is gone; nothing changed), ValidationError (a key written twice,
         too many operations, no operation).
+        """
+        ...
+
+    def begin_commit(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> Callable[[], int]:
+        """As `commit`, without waiting: the answer is a function that waits, and answers and raises what `commit` does.
+
+        The function must be called, once: a store in memory performs only then. Several that were begun may take
+        effect in any order. Raises ValidationError and UnavailableError itself: then nothing was sent.
         """
         ...
 

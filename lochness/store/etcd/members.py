@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import etcd3
@@ -35,6 +35,8 @@ from lochness.store.etcd.tls import TLSFiles
 
 #: A member that has lost its leader refuses at once instead of holding the request until its deadline.
 REQUIRE_LEADER: Final = (("hasleader", "true"),)
+
+_TXN_METHOD: Final = "/etcdserverpb.KV/Txn"
 
 KEEPALIVE_TIME_S: Final = 10.0  # etcd ends connections that ping more often than every 5 s
 KEEPALIVE_TIMEOUT_S: Final = 5.0
@@ -64,7 +66,8 @@ class Member:
         kv = etcdrpc.KVStub(channel)
         lease = etcdrpc.LeaseStub(channel)
         self.range: Any = kv.Range
-        self.txn: Any = kv.Txn
+        #: Takes the request as bytes, see `lochness.store.etcd.wire`.
+        self.txn: Any = channel.unary_unary(_TXN_METHOD, response_deserializer=etcdrpc.TxnResponse.FromString)
         self.grant_lease: Any = lease.LeaseGrant
         self.revoke_lease: Any = lease.LeaseRevoke
         self._keep_alive: Any = lease.LeaseKeepAlive
@@ -107,13 +110,23 @@ class Members:
         if self._members[self._current] is member:
             self._current = (self._current + 1) % len(self._members)
 
-    def call(self, rpc: str, request: Any, *, what: str, is_write: bool, may_repeat: bool) -> Any:
+    def call(
+        self,
+        rpc: str,
+        request: Any,
+        *,
+        what: str,
+        is_write: bool,
+        may_repeat: bool,
+        begun: tuple[float, Callable[[], Any]] | None = None,
+    ) -> Any:
         """The answer to `request`; raises translated errors.
 
         `rpc` is the name of one of `Member`'s calls, `what` names it to people. `may_repeat`: nothing is worse when
-        two members carry it out.
+        two members carry it out. `begun`: the deadline of one that has been asked for already, and how to get its
+        answer.
         """
-        deadline_s = time.monotonic() + self.timeout_s
+        deadline_s, begun_answer = begun or (time.monotonic() + self.timeout_s, None)
         unasked = len(self._members)
         pause_s = ELECTION_PAUSE_MIN_S
         doubt: AmbiguousWriteError | None = None
@@ -124,6 +137,9 @@ class Members:
             remaining_s = max(deadline_s - time.monotonic(), 0.001)
             limit_s = remaining_s / 2 if may_repeat and unasked else remaining_s
             try:
+                if begun_answer is not None:
+                    answer, begun_answer = begun_answer, None
+                    return answer()
                 return self._ask(rpc, request, limit_s, what=what, is_write=is_write)
             except AmbiguousWriteError as problem:
                 doubt = doubt or problem
@@ -141,16 +157,36 @@ class Members:
                     time.sleep(pause_s * random.uniform(0.5, 1.0))
                     pause_s = min(2 * pause_s, ELECTION_PAUSE_MAX_S)
 
+    def begin_write(self, rpc: str, request: Any, *, what: str) -> Callable[[], Any]:
+        """As `call` of a write that may not be repeated, but asked for at once and waited for when the answer is
+        called."""
+        limit_s, member = self.timeout_s, self.current
+        deadline_s = time.monotonic() + limit_s
+        try:
+            asked = getattr(member, rpc).future(request, timeout=limit_s, metadata=REQUIRE_LEADER)
+        except ValueError as error:
+            raise self._closed(error) from error
+
+        def answer() -> Any:
+            if asked.code() is grpc.StatusCode.OK:  # waits
+                return asked.result()
+            raise self._problem(asked, member, what, limit_s, is_write=True) from asked
+
+        begun = (deadline_s, answer)
+        return lambda: self.call(rpc, request, what=what, is_write=True, may_repeat=False, begun=begun)
+
     def _ask(self, rpc: str, request: Any, limit_s: float, *, what: str, is_write: bool) -> Any:
         member = self.current
         try:
             return getattr(member, rpc)(request, timeout=limit_s, metadata=REQUIRE_LEADER)
         except grpc.RpcError as error:
             raise self._problem(error, member, what, limit_s, is_write) from error
-        except ValueError as error:  # how gRPC says that the channel was closed by another thread meanwhile
-            if self._is_closed:
-                raise UnavailableError("the store is closed") from error
-            raise
+        except ValueError as error:
+            raise self._closed(error) from error
+
+    def _closed(self, error: ValueError) -> Exception:
+        """`error` is how gRPC says that the channel was closed by another thread meanwhile."""
+        return UnavailableError("the store is closed") if self._is_closed else error
 
     def _problem(self, error: Any, member: Member, what: str, limit_s: float, is_write: bool) -> LochnessError:
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -201,14 +201,11 @@ class EtcdWatch:
             is_ours = not answer.created and answer.watch_id != _NO_WATCH
             is_mark = is_ours and answer.header.revision >= self._start_revision
             return WatchBatch(answer.header.revision, ()) if is_mark else None
-        changes = tuple(
-            Change(
-                str(event.kv.key, "utf-8", "surrogateescape"),
-                None if event.type == _DELETE else event.kv.value,
-                event.kv.mod_revision,
-                event.kv.create_revision,
-            )
-            for event in answer.events
-            if event.kv.mod_revision >= self._start_revision
-        )
-        return WatchBatch(changes[-1].mod_revision, changes) if changes else None
+        changes = []
+        for event in answer.events:
+            kv = event.kv  # each time it is asked for makes another object
+            revision = kv.mod_revision
+            if revision >= self._start_revision:
+                value = None if event.type == _DELETE else kv.value
+                changes.append(Change(str(kv.key, "utf-8", "surrogateescape"), value, revision, kv.create_revision))
+        return WatchBatch(changes[-1].mod_revision, tuple(changes)) if changes else None

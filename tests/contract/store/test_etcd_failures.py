@@ -60,7 +60,7 @@ class Frozen:
 
 class TestFrozen:
     def test_a_read_is_unavailable_a_write_ambiguous_both_in_time(self, etcd: EtcdServer, prefix: str) -> None:
-        # All six within the 5 s after which the connection is given up; then a write is certain not to be sent.
+        # All seven within the 5 s after which the connection is given up; then a write is certain not to be sent.
         with EtcdStore([etcd.url], timeout_s=0.5) as store:
             self.check_in_time(etcd, store, prefix)
 
@@ -71,6 +71,7 @@ class TestFrozen:
                 (lambda: store.read(Prefix(prefix)), UnavailableError),
                 (lambda: store.read(Prefix(prefix), Key(prefix)), UnavailableError),
                 (lambda: store.commit([], [Put(f"{prefix}a", b"frozen")]), AmbiguousWriteError),
+                (store.begin_commit([], [Put(f"{prefix}a", b"frozen")]), AmbiguousWriteError),
                 (lambda: store.grant_lease(10), AmbiguousWriteError),
                 (lambda: store.keep_alive(1), UnavailableError),
                 (lambda: store.revoke_lease(1), AmbiguousWriteError),
@@ -131,6 +132,7 @@ class TestGone:
             for call in (
                 lambda: store.read(Key("a")),
                 lambda: store.commit([], [Put("a", b"")]),
+                store.begin_commit([], [Put("a", b"")]),
                 lambda: store.grant_lease(10),
                 lambda: store.keep_alive(1),
                 lambda: store.revoke_lease(1),

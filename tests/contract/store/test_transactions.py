@@ -1,12 +1,16 @@
-"""Store.commit: all or nothing, each kind of compare, what a conflict names, and what is refused unsent."""
+"""Store.commit and Store.begin_commit: all or nothing, each kind of compare, what a conflict names, and what is refused
+unsent."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import pytest
 
 from lochness.errors import ConflictError, LeaseNotFoundError, ValidationError
+from lochness.store.etcd import EtcdStore
+from lochness.store.faults import FaultyStore
 from lochness.store.protocol import (
     MAX_TRANSACTION_OPS,
     Compare,
@@ -21,6 +25,20 @@ from lochness.store.protocol import (
     Put,
     Store,
 )
+from lochness_lab.etcd import EtcdServer
+from tests.contract.store.conftest import Backend
+
+
+class Beginning(FaultyStore):
+    """Begins every commit, and waits for it at once."""
+
+    def commit(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> int:
+        return self._inner.begin_commit(compares, operations)()
+
+
+@pytest.fixture(params=["commit", "begin_commit"])
+def store(request: pytest.FixtureRequest, backend: Backend) -> Store:
+    return backend.store if request.param == "commit" else Beginning(backend.store)
 
 
 def contents(store: Store, prefix: str) -> dict[str, bytes]:
@@ -198,6 +216,39 @@ def test_a_put_under_a_lease_that_is_gone_changes_nothing(store: Store, prefix: 
 def test_a_conflict_comes_before_a_missing_lease(store: Store, prefix: str) -> None:
     with pytest.raises(ConflictError):
         store.commit([KeyExists(f"{prefix}none")], [Put(f"{prefix}b", b"1", 4711)])
+
+
+def test_several_that_were_begun_each_have_their_own_outcome(store: Store, prefix: str) -> None:
+    first = store.commit([], [Put(f"{prefix}taken", b"")])
+    outcomes = [
+        store.begin_commit([KeyUnchanged(f"{prefix}{name}", 0)], [Put(f"{prefix}{name}", b"1")])
+        for name in ("a", "taken", "b", "c")
+    ]
+    revisions = [outcomes[number]() for number in (3, 0, 2)]
+    with pytest.raises(ConflictError) as caught:
+        outcomes[1]()
+    assert caught.value.keys == (f"{prefix}taken",)
+    assert sorted(revisions) == [first + 1, first + 2, first + 3]
+    assert contents(store, prefix) == {"taken": b"", "a": b"1", "b": b"1", "c": b"1"}
+
+
+def test_what_was_in_the_way_and_is_gone_when_it_is_asked_about_lets_the_transaction_through(
+    etcd: EtcdServer, prefix: str
+) -> None:
+    """etcd is asked a second time what stood in the way of a transaction; nothing does any more, so it is committed."""
+    key = f"{prefix}a"
+
+    class Late(EtcdStore):
+        def _commit_again(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> int:
+            self.commit([], [Delete(key)])
+            return super()._commit_again(compares, operations)
+
+    with Late([etcd.url]) as store:
+        store.commit([], [Put(key, b"before")])
+        revision = store.commit([KeyUnchanged(key, 0)], [Put(key, b"after")])
+        found = store.read(Key(key)).one()
+    assert found is not None
+    assert (found.value, found.mod_revision) == (b"after", revision)
 
 
 def test_racing_increments_lose_nothing(store: Store, prefix: str) -> None:
