@@ -13,7 +13,7 @@ Power = Literal["running", "stopped", "paused"]
 GuestState = Literal["running", "stopped", "paused", "shutting_down", "crashed", "missing", "unknown"]
 
 
-class GuestRecord(Record):
+class GuestRecord(Record, forbid_unknown_fields=True):
     """guests/ID/metadata.
 
     `hypervisor`, `subnet`, `ip` and `bridge` are blank until the guest is placed. flavor, hypervisor, network, subnet,
@@ -60,7 +60,7 @@ class GuestRecord(Record):
         require(self.type in ("", "kvm"), f"type must be kvm, got {self.type!r}", "type")
 
 
-class Binding(Record):
+class Binding(Record, forbid_unknown_fields=True):
     """hypervisors/ID/guests/GUEST: the guest belongs on this hypervisor and holds this much of it.
 
     memory in MB, disk in MB, cpu in vCPUs: the flavor as it was when the guest was placed, so that editing a flavor

@@ -30,7 +30,7 @@ def rfc3339(moment: datetime) -> str:
     return f"{moment.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
-class JobStep(msgspec.Struct, frozen=True, kw_only=True):
+class JobStep(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One finished or running step: when it began (RFC 3339) and, where there is something to say, how it went."""
 
     action: str
@@ -38,7 +38,7 @@ class JobStep(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
 
 
-class JobRecord(Record, omit_defaults=False):
+class JobRecord(Record, omit_defaults=False, forbid_unknown_fields=True):
     """jobs/ID.
 
     `remote` is the id of the agent's job that carries out the current step ("": none yet), `action` the current step,

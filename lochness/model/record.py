@@ -13,7 +13,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from copy import copy
-from typing import Annotated, Any, Final, Self
+from functools import cache
+from typing import Annotated, Any, Final, Self, TypeVar
 
 import msgspec
 
@@ -25,6 +26,8 @@ JSONObject = dict[str, Any]
 
 Metadata = dict[str, str]
 
+R = TypeVar("R", bound=msgspec.Struct)
+
 #: An unsigned quantity. The upper bound is what every JSON reader's signed 64-bit integer holds.
 Quantity = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 SmallQuantity = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
@@ -34,7 +37,11 @@ _FIELD_IN_TEXT: Final = re.compile(r"field `(?P<name>[^`]+)`")
 
 
 class Record(msgspec.Struct, kw_only=True, dict=True):
-    """A JSON object with typed fields. Attributes that are not fields (a leading underscore) never reach the JSON."""
+    """A JSON object with typed fields. Attributes that are not fields (a leading underscore) never reach the JSON.
+
+    A class with `forbid_unknown_fields`, one of which there are thousands, is decoded in one step where its JSON has no
+    unknown fields; it keeps them as every other does. It must not have records in its fields.
+    """
 
     def __post_init__(self) -> None:
         self.normalize()
@@ -49,17 +56,24 @@ class Record(msgspec.Struct, kw_only=True, dict=True):
     @classmethod
     def from_json(cls, data: bytes | str) -> Self:
         """Decode one JSON object. Raises ValidationError."""
+        if cls.__struct_config__.forbid_unknown_fields:
+            try:
+                record: Self = _decoder(cls).decode(data)
+                return record
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                pass  # it has fields without a name here, or the other way says what is wrong
         return cls.from_fields(decode_object(data))
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
         """Build from decoded JSON fields. Raises ValidationError."""
+        names = _json_names(cls)
+        unknown = {name: value for name, value in fields.items() if name not in names}
+        known = {name: value for name, value in fields.items() if name in names} if unknown else fields
         try:
-            record = msgspec.convert(fields, cls)
+            record = msgspec.convert(known, cls)
         except msgspec.ValidationError as error:
             raise _translated(error) from error
-        known = _json_names(cls)
-        unknown = {name: value for name, value in fields.items() if name not in known}
         if unknown:
             record.__dict__["_unknown"] = unknown
         return record
@@ -97,14 +111,14 @@ class Record(msgspec.Struct, kw_only=True, dict=True):
         return type(self).from_fields({**self.to_fields(), **changes})
 
 
-_names_cache: dict[type, frozenset[str]] = {}
-
-
+@cache
 def _json_names(cls: type[msgspec.Struct]) -> frozenset[str]:
-    names = _names_cache.get(cls)
-    if names is None:
-        names = _names_cache[cls] = frozenset(field.encode_name for field in msgspec.structs.fields(cls))
-    return names
+    return frozenset(field.encode_name for field in msgspec.structs.fields(cls))
+
+
+@cache
+def _decoder(cls: type[R]) -> msgspec.json.Decoder[R]:
+    return msgspec.json.Decoder(cls)
 
 
 def decode_object(data: bytes | str) -> JSONObject:

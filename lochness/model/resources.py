@@ -9,7 +9,7 @@ import msgspec
 from lochness.model.record import Quantity, Record, SmallQuantity
 
 
-class Resources(msgspec.Struct, frozen=True, kw_only=True):
+class Resources(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """memory in MB, disk in MB, cpu in vCPUs."""
 
     memory: Quantity = 0
