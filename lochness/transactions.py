@@ -8,9 +8,11 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from lochness import keys
 from lochness.errors import AmbiguousWriteError, UnavailableError
@@ -33,8 +35,7 @@ from lochness.store.protocol import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(msgspec.Struct, frozen=True, gc=False):
     """Compares and the operations they guard. Equal ones are sent once."""
 
     compares: tuple[Compare, ...]
@@ -51,8 +52,16 @@ class Transaction:
         the answer. AmbiguousWriteError then means that it does not stand there (yet), or that the reading failed as
         well.
         """
+        return self._outcome(store, lambda: store.commit(self.compares, self.operations))
+
+    def begin(self, store: Store) -> Callable[[], int]:
+        """As `commit`, in two steps: see `Store.begin_commit`."""
+        outcome = store.begin_commit(self.compares, self.operations)
+        return lambda: self._outcome(store, outcome)
+
+    def _outcome(self, store: Store, outcome: Callable[[], int]) -> int:
         try:
-            return store.commit(self.compares, self.operations)
+            return outcome()
         except AmbiguousWriteError:
             revision = self._found_in(store)
             if revision is None:

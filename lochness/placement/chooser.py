@@ -35,6 +35,7 @@ from lochness.placement.candidates import (
 )
 from lochness.placement.decide import (
     BEST_MAX,
+    SHARE_DIGITS,
     Decision,
     FunctionTally,
     Placement,
@@ -108,12 +109,13 @@ class _Kind:
 
     def scored(self, ordinal: int, host: Host) -> Scored:
         """The host as a candidate, as it is now."""
-        scored = self._scored.get(ordinal)
-        if scored is None:
-            resources, free = host.parts.resources, host.free
+        known = self._scored.get(ordinal)
+        if known is None:
+            memory, disk, cpu = host.free_memory, host.free_disk, host.free_cpu
+            resources, free = host.parts.resources, Resources(memory=memory, disk=disk, cpu=cpu)
             share = share_of(self.claim, resources.guest_overhead_mb, free, resources.total)
-            scored = self._scored[ordinal] = Scored(host.id, free, share)
-        return scored
+            known = self._scored[ordinal] = Scored(host.id, memory, disk, cpu, round(share, SHARE_DIGITS))
+        return known
 
     def first(self, probe: Probe) -> list[int]:
         """The first candidates in the guest's order, at most BEST_MAX."""
@@ -138,7 +140,7 @@ class _Kind:
                     {_REASONS[each]: self.counts[each] for each in reasons_of[function] if self.counts[each]}
                 )
                 removed = reasons.total()
-                entries.append(FunctionTally(name_of(function), considered, removed, counted(reasons)))
+                entries.append(FunctionTally(name_of(function), considered, removed, dict(counted(reasons))))
                 considered -= removed
             self._tally = tuple(entries)
         return self._tally

@@ -11,8 +11,9 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from lochness.errors import NoCandidateError
 from lochness.model.guest import GuestRecord
@@ -25,73 +26,60 @@ from lochness.placement.candidates import (
     Group,
     GuestRequest,
     Hypervisors,
-    Refusal,
     share_left,
 )
-from lochness.placement.cluster import ClusterView
+from lochness.placement.cluster import ClusterView, HypervisorView
 
 #: How many near misses of each function, and how many of the best candidates, an explanation names.
 NEAREST_MAX: Final = 3
 BEST_MAX: Final = 3
+SHARE_DIGITS: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionTally:
+class NearMiss(msgspec.Struct, frozen=True, gc=False):
+    """A hypervisor that was nearly a candidate, and what stood in the way."""
+
+    hypervisor: str
+    text: str
+
+
+# What an explanation is made of are Structs, encoded as they stand: their fields' names are those in the JSON.
+
+
+class FunctionTally(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What one candidate function did: of `considered` hypervisors it removed `removed`, `reasons` counts why.
 
-    `nearest` are the refusals that were the least far off, each with its hypervisor, at most NEAREST_MAX; none when the
-    guest was placed, or the function gave no reasons.
+    `nearest` are the refusals that were the least far off, at most NEAREST_MAX; none when the guest was placed, or the
+    function gave no reasons.
     """
 
     function: str
     considered: int
     removed: int
-    reasons: tuple[tuple[str, int], ...] = ()
-    nearest: tuple[tuple[Refusal, str], ...] = ()
+    reasons: dict[str, int] = {}
+    nearest: tuple[NearMiss, ...] = ()
 
     def to_text(self) -> str:
         """One clause: "candidate_has_resources removed 3 (insufficient_memory: 3; nearest: ... on ID)"."""
         text = f"{self.function} removed {self.removed} of {self.considered}"
         if not self.reasons or not self.nearest:
             return text
-        counts = ", ".join(f"{reason}: {count}" for reason, count in self.reasons)
-        refusal, hypervisor = self.nearest[0]
-        return f"{text} ({counts}; nearest miss: {refusal.text} on hypervisor {hypervisor})"
-
-    def to_fields(self) -> dict[str, Any]:
-        """For the job's explanation."""
-        fields: dict[str, Any] = {
-            "function": self.function,
-            "considered": self.considered,
-            "removed": self.removed,
-        }
-        if self.reasons:
-            fields["reasons"] = dict(self.reasons)
-        if self.nearest:
-            fields["nearest"] = [{"hypervisor": id, "text": refusal.text} for refusal, id in self.nearest]
-        return fields
+        counts = ", ".join(f"{reason}: {count}" for reason, count in self.reasons.items())
+        miss = self.nearest[0]
+        return f"{text} ({counts}; nearest miss: {miss.text} on hypervisor {miss.hypervisor})"
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(msgspec.Struct, frozen=True, gc=False):
     """A hypervisor that could take the guest: what it has free before, and the share of its scarcest resource after."""
 
     hypervisor: str
-    free: Resources
+    free_memory: int
+    free_disk: int
+    free_cpu: int
     share_left: float
 
-    def to_fields(self) -> dict[str, Any]:
-        return {
-            "hypervisor": self.hypervisor,
-            "free_memory": self.free.memory,
-            "free_disk": self.free.disk,
-            "free_cpu": self.free.cpu,
-            "share_left": round(self.share_left, 4),
-        }
 
-
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(msgspec.Struct, frozen=True, gc=False):
     """The guest goes to this hypervisor, with this address of this subnet, on this bridge."""
 
     guest: GuestRecord
@@ -105,15 +93,10 @@ class Placement:
 
     def explanation(self) -> dict[str, Any]:
         """For the job: the chosen one, what each function did, and the first candidates with their scores."""
-        return {
-            "chosen": self.hypervisor,
-            "functions": [entry.to_fields() for entry in self.tally],
-            "best": [scored.to_fields() for scored in self.best],
-        }
+        return {"chosen": self.hypervisor, "functions": self.tally, "best": self.best}
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True, gc=False):
     """No hypervisor can take the guest. `message` is the whole reason in one line, `reason` its stable word."""
 
     guest: GuestRecord
@@ -122,10 +105,10 @@ class Refused:
     tally: tuple[FunctionTally, ...] = ()
 
     def explanation(self) -> dict[str, Any]:
-        return {"refused": self.reason, "functions": [entry.to_fields() for entry in self.tally]}
+        return {"refused": self.reason, "functions": self.tally}
 
     def to_error(self) -> NoCandidateError:
-        return NoCandidateError(self.message, tally=[entry.to_fields() for entry in self.tally], reason=self.reason)
+        return NoCandidateError(self.message, tally=msgspec.to_builtins(self.tally), reason=self.reason)
 
 
 Decision = Placement | Refused
@@ -224,9 +207,12 @@ def _tally_of(
         for hypervisor in before
         if hypervisor.id not in kept and (refusal := function.refusal(request, hypervisor)) is not None
     ]
+    reasons = dict(counted(Counter(refusal.reason for refusal, _ in refusals)))
+    if not with_nearest:
+        return FunctionTally(name, len(before), removed, reasons)
     nearest = heapq.nsmallest(NEAREST_MAX, refusals, key=lambda item: (item[0].shortfall, item[1]))
-    reasons = counted(Counter(refusal.reason for refusal, _ in refusals))
-    return FunctionTally(name, len(before), removed, reasons, tuple(nearest) if with_nearest else ())
+    misses = tuple(NearMiss(hypervisor, refusal.text) for refusal, hypervisor in nearest)
+    return FunctionTally(name, len(before), removed, reasons, misses)
 
 
 def counted(reasons: Counter[str]) -> tuple[tuple[str, int], ...]:
@@ -241,9 +227,14 @@ def _refusal_text(considered: int, tally: Sequence[FunctionTally]) -> str:
     return f"no candidate among {considered} hypervisor(s): {'; '.join(removing)}"
 
 
+def _scored(request: GuestRequest, hypervisor: HypervisorView) -> Scored:
+    free, share = hypervisor.free, round(share_left(request, hypervisor), SHARE_DIGITS)
+    return Scored(hypervisor.id, free.memory, free.disk, free.cpu, share)
+
+
 def _placement(request: GuestRequest, candidates: Hypervisors, tally: tuple[FunctionTally, ...]) -> Decision:
     hypervisor = candidates[0]
-    best = tuple(Scored(each.id, each.free, share_left(request, each)) for each in candidates[:BEST_MAX])
+    best = tuple(_scored(request, each) for each in candidates[:BEST_MAX])
     for subnet in request.subnets:
         if subnet.id not in hypervisor.subnets:
             continue

@@ -17,7 +17,16 @@ import msgspec
 from lochness.model.guest import GuestRecord
 from lochness.placement.candidates import CandidateFilter, CandidateFunction, GuestRequest, share_left
 from lochness.placement.cluster import ClusterView, HypervisorView
-from lochness.placement.decide import Decision, Placement, Refused, decide_one, name_of, narrow, request_for
+from lochness.placement.decide import (
+    SHARE_DIGITS,
+    Decision,
+    Placement,
+    Refused,
+    decide_one,
+    name_of,
+    narrow,
+    request_for,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,7 @@ class Verdict:
             "guests": len(self.hypervisor.claims),
         }
         if self.rank:
-            return fields | {"rank": self.rank, "share_left": round(self.share_left, 4)}
+            return fields | {"rank": self.rank, "share_left": round(self.share_left, SHARE_DIGITS)}
         return fields | {"function": self.function, "reason": self.reason, "text": self.text}
 
 
@@ -69,7 +78,7 @@ class Explanation:
             "ip": decision.ip if isinstance(decision, Placement) else "",
             "reason": decision.reason if isinstance(decision, Refused) else "",
             "message": decision.message if isinstance(decision, Refused) else "",
-            "functions": [entry.to_fields() for entry in decision.tally],
+            "functions": msgspec.to_builtins(decision.tally),
             "hypervisors": [verdict.to_fields() for verdict in self.verdicts],
         }
 

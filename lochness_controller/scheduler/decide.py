@@ -10,9 +10,11 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Final
+
+import msgspec
 
 from lochness.model.guest import GuestRecord
 from lochness.model.job import FETCH, SELECT_HYPERVISOR, JobRecord
@@ -27,8 +29,7 @@ from lochness_controller.workers.transitions import failed, placed
 BATCH_MAX: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True, gc=False):
     """A job with its guest; None for one that is not to be had, and `problem` says why. `attempt` counts from 0."""
 
     known: KnownJob
@@ -38,8 +39,7 @@ class Waiting:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(msgspec.Struct, frozen=True, gc=False):
     """What was decided for a waiting job; None: its guest has a place already, or there is none to decide for."""
 
     waiting: Waiting
@@ -50,17 +50,15 @@ class Decided:
         return self.decision if isinstance(self.decision, Placement) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """One transaction and what it is made of, with each job as it will be."""
+class Bundle(msgspec.Struct, frozen=True, gc=False):
+    """One transaction and what it is made of, with each job as it will be.
+
+    `claims` is what no other transaction under way may write: hypervisors, and groups.
+    """
 
     transaction: Transaction
     parts: tuple[tuple[Decided, JobRecord], ...]
-
-    @property
-    def claims(self) -> frozenset[str]:
-        """What no other transaction under way may write: hypervisors, and groups."""
-        return frozenset(name for decided, _ in self.parts for name in claims_of(decided))
+    claims: frozenset[str]
 
 
 def is_waiting(job: JobRecord, worker: str, workers_alive: Collection[str]) -> bool:
@@ -69,24 +67,30 @@ def is_waiting(job: JobRecord, worker: str, workers_alive: Collection[str]) -> b
     return job.action == SELECT_HYPERVISOR and not job.is_finished and not is_others
 
 
-def claims_of(decided: Decided) -> Iterable[str]:
+def claims_of(decided: Decided) -> tuple[str, ...]:
+    """Its hypervisor's id, and its group. A group that is called like a hypervisor at worst waits for nothing."""
     placement = decided.placement
-    if placement is not None:
-        yield f"hypervisor {placement.hypervisor}"
-        if placement.guest.group:
-            yield f"group {placement.guest.group}"
+    if placement is None:
+        return ()
+    group = placement.guest.group
+    return (placement.hypervisor, group) if group else (placement.hypervisor,)
 
 
 def bundle(
-    waiting: Sequence[Decided], under_way: Collection[str], fleet: Fleet, *, worker: str, now: datetime
+    waiting: Sequence[Decided], under_way: AbstractSet[str], fleet: Fleet, *, worker: str, now: datetime
 ) -> tuple[Bundle, list[Decided]]:
-    """As many of `waiting` as one transaction holds, and the rest in order. Empty when all must wait."""
+    """As many of `waiting` as one transaction holds, and the rest in order. Empty when all must wait.
+
+    `under_way` are the claims of the transactions under way.
+    """
     parts: list[tuple[Decided, JobRecord]] = []
     compares: dict[Compare, None] = {}
     operations: dict[str, Operation] = {}  # by key: two guests of a group write the group's once
+    claims: set[str] = set()
     rest: list[Decided] = []
     for number, decided in enumerate(waiting):
-        if any(name in under_way for name in claims_of(decided)):
+        own = claims_of(decided)
+        if not under_way.isdisjoint(own):
             rest.append(decided)
             continue
         job, transaction = outcome(decided, fleet, worker=worker, now=now)
@@ -95,9 +99,10 @@ def bundle(
             rest += waiting[number:]
             break
         compares.update(dict.fromkeys(more))
-        operations.update((name_of(operation), operation) for operation in transaction.operations)
+        operations.update({name_of(operation): operation for operation in transaction.operations})
         parts.append((decided, job))
-    return Bundle(Transaction(tuple(compares), tuple(operations.values())), tuple(parts)), rest
+        claims.update(own)
+    return Bundle(Transaction(tuple(compares), tuple(operations.values())), tuple(parts), frozenset(claims)), rest
 
 
 def outcome(decided: Decided, fleet: Fleet, *, worker: str, now: datetime) -> tuple[JobRecord, Transaction]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from lochness import events, keys
@@ -84,7 +83,6 @@ class Scheduler:
         self._workers_alive = workers_alive
         self.live = LiveCluster(store)
         self._chooser = Chooser(self.live.fleet, functions, domain=domain)
-        self._committers = ThreadPoolExecutor(UNDER_WAY_MAX, thread_name_prefix="placing")
 
     def start(self) -> None:
         """Follow the cluster. Without it every `place` reads the cluster anew."""
@@ -92,7 +90,6 @@ class Scheduler:
 
     def stop(self) -> None:
         self.live.stop()
-        self._committers.shutdown(wait=False, cancel_futures=True)
 
     def place(self, batch: Sequence[KnownJob]) -> None:
         """Give every guest of `batch` a place or its job an error; the jobs' view knows the outcome.
@@ -114,7 +111,7 @@ class _Placing:
         self._fleet = scheduler.live.fleet
         self._fresh = deque((known, 0) for known in batch)
         self._decided: list[Decided] = []
-        self._under_way: deque[tuple[Bundle, Future[int]]] = deque()
+        self._under_way: deque[tuple[Bundle, Callable[[], int]]] = deque()
         self._unsettled = 0
 
     def run(self) -> None:
@@ -208,7 +205,7 @@ class _Placing:
         """Begin one more transaction, if there is one and room for it."""
         if not self._decided or len(self._under_way) >= UNDER_WAY_MAX:
             return False
-        under_way = frozenset(name for sent, _ in self._under_way for name in sent.claims)
+        under_way = frozenset[str]().union(*(sent.claims for sent, _ in self._under_way))
         of = self._of
         with self._live.lock:
             sending, self._decided = bundle(
@@ -216,16 +213,19 @@ class _Placing:
             )
         if not sending.parts:
             return False
-        if self._decided or self._fresh or self._under_way:
-            self._under_way.append((sending, of._committers.submit(sending.transaction.commit, of._store)))
-        else:
-            self._finish(sending, lambda: sending.transaction.commit(of._store))
+        if not (self._decided or self._fresh or self._under_way):
+            self._finish(sending, lambda: sending.transaction.commit(of._store))  # some 0.1 ms faster for a lone one
+            return True
+        try:
+            self._under_way.append((sending, sending.transaction.begin(of._store)))
+        except BaseException:
+            self._give_back(decided for decided, _ in sending.parts)
+            raise
         return True
 
     def _finish_oldest(self) -> None:
         if self._under_way:
-            sent, future = self._under_way.popleft()
-            self._finish(sent, future.result)
+            self._finish(*self._under_way.popleft())
 
     def _finish(self, sent: Bundle, result: Callable[[], int]) -> None:
         try:
@@ -310,9 +310,7 @@ def _waiting(known: KnownJob, item: KeyValue | None, attempt: int) -> Waiting:
 def _lacks_heartbeats(decided: Decided) -> bool:
     """Whether it was refused, and hypervisors were passed over for their missing heartbeats."""
     decision = decided.decision
-    return isinstance(decision, Refused) and any(
-        reason == HEARTBEAT_MISSING for entry in decision.tally for reason, _ in entry.reasons
-    )
+    return isinstance(decision, Refused) and any(HEARTBEAT_MISSING in entry.reasons for entry in decision.tally)
 
 
 def _hypervisor_of(decided: Decided) -> str:

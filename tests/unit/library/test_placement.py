@@ -98,7 +98,7 @@ def test_the_refusal_counts_every_function_and_names_the_nearest_miss():
         ("candidate_has_subnet", 3, 1, {"no_subnet": 1}),
         ("candidate_has_resources", 2, 2, {"insufficient_memory": 2}),
     ]
-    assert [id for _, id in decision.tally[2].nearest] == [near.id, far.id]
+    assert [miss.hypervisor for miss in decision.tally[2].nearest] == [near.id, far.id]
     assert f"insufficient_memory: wanted 1024 MB, had 1000 MB on hypervisor {near.id}" in decision.message
 
 

@@ -43,7 +43,7 @@ def test_the_best_candidates_are_told_with_their_numbers():
     decision = decide_one(view, guest(), (*FILTERS, candidate_spread))
     assert isinstance(decision, Placement)
     best = decision.explanation()["best"]
-    assert [(each["hypervisor"], each["free_memory"], each["share_left"]) for each in best] == [
+    assert [(each.hypervisor, each.free_memory, each.share_left) for each in best] == [
         (hypervisor_id(2), 8192, 0.875),
         (hypervisor_id(1), 4096, 0.75),
         (hypervisor_id(3), 1024, 0.0),
