@@ -11,7 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from lochness import keys
 from lochness.errors import ValidationError
@@ -51,7 +51,10 @@ class JobsView:
 
     def take_snapshot(self, reading: Reading) -> None:
         """Take over a reading of all of lochness/jobs/."""
-        fresh = {known.job.id: known for item in reading.ranges[0] if (known := _known(item))}
+        with self._lock:
+            # Readings only ever go on: one that does not is of another store, whose revisions say other things.
+            before = self._jobs if reading.revision >= self._watched else {}
+        fresh = {known.job.id: known for item in reading.ranges[0] if (known := _known(item, before))}
         with self._lock:
             newer = {id: known for id, known in self._jobs.items() if known.mod_revision > reading.revision}
             if reading.revision < self._watched:
@@ -79,7 +82,7 @@ class JobsView:
                         del self._jobs[id]
                     continue
                 item = KeyValue(change.key, change.value, change.create_revision, change.mod_revision)
-                if known := _known(item):
+                if known := _known(item, {}):
                     self._put(known)
         self._tell(keys.last_part(change.key) for change in batch.changes)
 
@@ -114,8 +117,14 @@ class JobsView:
             listener(told)
 
 
-def _known(item: KeyValue) -> KnownJob | None:
-    """The job in a key-value; None for one that this version can not read: it is left to one that can."""
+def _known(item: KeyValue, before: Mapping[str, KnownJob]) -> KnownJob | None:
+    """The job in a key-value; None for one that this version can not read: it is left to one that can.
+
+    One that has ended and stands unchanged among those known `before` is not decoded again: most are like that.
+    """
+    known = before.get(keys.last_part(item.key))
+    if known is not None and known.mod_revision == item.mod_revision and known.job.is_finished:
+        return known
     try:
         return _kept(KnownJob(JobRecord.from_json(item.value), item.mod_revision, item.create_revision))
     except ValidationError:

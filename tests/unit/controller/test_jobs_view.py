@@ -65,3 +65,20 @@ def test_of_a_job_that_has_ended_only_what_decides_is_kept():
         known = view.known(told.id)
         assert known is not None
         assert (known.job.status, known.job.explanation, known.mod_revision) == (told.status, {}, 12)
+
+
+def test_a_job_that_ended_is_taken_over_once_unless_the_store_went_back():
+    view, ended = JobsView(), job_of("done")
+    view.take_snapshot(reading(10, (ended, 3)))
+    first = view.known(ended.id)
+    view.take_snapshot(reading(11, (ended, 3)))
+    assert view.known(ended.id) is first
+    view.take_snapshot(reading(12, (ended.patched({"status": "error"}), 12)))
+    known = view.known(ended.id)
+    assert known is not None
+    assert known.job.status == "error"
+    # Another store, where the same revision is another write.
+    view.take_snapshot(reading(11, (ended.patched({"status": "working"}), 12)))
+    known = view.known(ended.id)
+    assert known is not None
+    assert known.job.status == "working"
