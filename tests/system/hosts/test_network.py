@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lochness.errors import LochnessError
 from lochness_lab.hosts.host import Host
 from lochness_lab.hosts.laboratory import Laboratory
 from lochness_lab.waiting import wait_until
-from tests.system.hosts.world import alive, answers, is_lost, measured, qemu_pids, state
+from tests.system.hosts.world import alive, answers, created, is_lost, measured, qemu_pids, state
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
 
@@ -117,13 +116,3 @@ def test_etcd_is_without_a_quorum(lab: Laboratory):
     for each in lab.hypervisors:
         states = each.run("systemctl", "is-active", "lochness-heartbeat", "lochness-guestwatch").stdout.split()
         assert states == ["active", "active"]
-
-
-def created(lab: Laboratory, name: str) -> bool:
-    """Create a guest unless it is there; whether it runs."""
-    try:
-        if not any(guest["metadata"].get("name") == name for guest in lab.records("guest", "list")):
-            lab.create_guest(name)
-        return state(lab, name) == "running"
-    except LochnessError:
-        return False

@@ -140,3 +140,13 @@ def says(lab: Laboratory, guest: dict[str, Any], words: list[str]) -> bool:
     """Whether all of these words are on the guest's console."""
     text = console(lab, guest)
     return all(word in text for word in words)
+
+
+def created(lab: Laboratory, name: str) -> bool:
+    """Create a guest unless it is there; whether it runs."""
+    try:
+        if not any(guest["metadata"].get("name") == name for guest in lab.records("guest", "list")):
+            lab.create_guest(name)
+        return state(lab, name) == "running"
+    except LochnessError:
+        return False
