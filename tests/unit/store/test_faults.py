@@ -7,7 +7,8 @@ import pytest
 from lochness.errors import AmbiguousWriteError, LochnessError, UnavailableError
 from lochness.store.faults import FaultyStore, Moment
 from lochness.store.memory import MemoryStore
-from lochness.store.protocol import Key, Put
+from lochness.store.protocol import Key, KeyUnchanged, Put
+from lochness.transactions import Transaction
 
 
 @pytest.mark.parametrize(("moment", "is_written"), [("before", False), ("after", True)])
@@ -61,3 +62,19 @@ def test_dropped_watches_fail_and_new_ones_work() -> None:
         with pytest.raises(UnavailableError, match="cut"):
             dropped.next(1)
     assert store.watch("a", start_revision=revision).next(1) is not None
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_a_transaction_whose_answer_was_lost_is_looked_up(is_begun):
+    store = FaultyStore(MemoryStore())
+    store.fail(1, AmbiguousWriteError("lost"), moment="after")
+    transaction = Transaction((KeyUnchanged("a", 0),), (Put("a", b"1"),))
+    revision = transaction.begin(store)() if is_begun else transaction.commit(store)
+    found = store.read(Key("a")).one()
+    assert found is not None
+    assert (found.value, found.mod_revision) == (b"1", revision)
+    store.fail(1, AmbiguousWriteError("lost"), moment="before")
+    again = Transaction((KeyUnchanged("a", revision),), (Put("a", b"2"),))
+    with pytest.raises(AmbiguousWriteError):
+        again.begin(store)() if is_begun else again.commit(store)
+    assert store.read(Key("a")).one() == found
