@@ -163,7 +163,11 @@ class Incrementing:
                     break
                 revision, value = (count.mod_revision, int(count.value)) if count else (0, 0)
                 puts = [Put(counter, b"%d" % (value + 1)), Put(mark, counter.encode())]
-                self.store.commit([KeyUnchanged(counter, revision), KeyUnchanged(mark, 0)], puts)
+                compares = [KeyUnchanged(counter, revision), KeyUnchanged(mark, 0)]
+                if mark.endswith(("1", "3", "5", "7", "9")):
+                    self.store.begin_commit(compares, puts)()
+                else:
+                    self.store.commit(compares, puts)
                 break
             except ConflictError:
                 continue

@@ -144,6 +144,17 @@ class TestGone:
                 assert time.monotonic() - started_s < TIMEOUT_S + SLACK_S
                 assert nobody in caught.value.message
 
+    def test_a_begun_write_that_was_certainly_not_taken_goes_to_another_member(
+        self, etcd: EtcdServer, nobody: str, prefix: str
+    ) -> None:
+        for number in range(10):  # each store begins at a member of its own choice
+            with EtcdStore([nobody, etcd.url], timeout_s=TIMEOUT_S) as store:
+                key = f"{prefix}{number}"
+                revision = store.begin_commit([KeyUnchanged(key, 0)], [Put(key, b"")])()
+                found = store.read(Key(key)).one()
+                assert found is not None
+                assert found.mod_revision == revision
+
     def test_a_name_that_does_not_exist_is_unavailable(self) -> None:
         store = EtcdStore(["http://etcd.invalid:2379"], timeout_s=TIMEOUT_S)
         with store, pytest.raises(UnavailableError):
