@@ -29,7 +29,7 @@ import libvirt
 from lochness.errors import LochnessError
 from lochness.identity import GuestID, new_id
 from lochness_lab.catalog import FLAVOR, HYPERVISOR, NETWORK, catalog, first_image, guest_creation, registration
-from lochness_lab.cluster import QemuCluster
+from lochness_lab.cluster_kinds import QemuCluster
 from lochness_lab.waiting import wait_until
 from lochness_node.agent.durable import replace_file
 from lochness_node.agent.guests.disks import make_disk

@@ -33,7 +33,7 @@ from lochness.invariants import check
 from lochness.store.etcd import EtcdStore
 from lochness.store.protocol import Prefix, Put
 from lochness_lab.catalog import FLAVOR, HYPERVISOR, NETWORK, catalog, first_image, registration
-from lochness_lab.cluster import DriverCluster
+from lochness_lab.cluster_kinds import DriverCluster
 from lochness_lab.etcd import EtcdCluster, EtcdServer
 from lochness_lab.processes import Process
 from lochness_lab.readiness import Readiness

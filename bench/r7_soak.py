@@ -38,7 +38,8 @@ from lochness.errors import LochnessError
 from lochness.invariants import check
 from lochness.store.protocol import KeyValue
 from lochness_lab.catalog import HYPERVISOR, catalog, first_image, guest_creation, registration
-from lochness_lab.cluster import Cluster, DriverCluster, QemuCluster
+from lochness_lab.cluster import Cluster
+from lochness_lab.cluster_kinds import DriverCluster, QemuCluster
 from lochness_lab.waiting import wait_until
 
 MINUTES: Final = 120.0

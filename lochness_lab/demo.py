@@ -27,7 +27,8 @@ from typing import Any
 
 from lochness.errors import ConfigurationError, DeadlineError, LochnessError, UnavailableError
 from lochness_lab.catalog import HYPERVISOR, catalog, first_image, guest_creation, registration
-from lochness_lab.cluster import Cluster, DriverCluster, QemuCluster
+from lochness_lab.cluster import Cluster
+from lochness_lab.cluster_kinds import DriverCluster, QemuCluster
 from lochness_lab.processes import run
 from lochness_lab.waiting import wait_until
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.r7_soak import Soak
-from lochness_lab.cluster import DriverCluster
+from lochness_lab.cluster_kinds import DriverCluster
 
 MINUTES = 0.02
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lochness_lab.catalog import HYPERVISOR, catalog, first_image, registration
-from lochness_lab.cluster import Cluster, DriverCluster, QemuCluster
+from lochness_lab.cluster import Cluster
+from lochness_lab.cluster_kinds import DriverCluster, QemuCluster
 from lochness_lab.waiting import wait_until
 
 

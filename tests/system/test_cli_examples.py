@@ -20,7 +20,7 @@ import typer
 
 from lochness.cli.app import app
 from lochness.cli.main import main
-from lochness_lab.cluster import DriverCluster
+from lochness_lab.cluster_kinds import DriverCluster
 from lochness_lab.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(300)
