@@ -91,6 +91,7 @@ group() { why=$1; }
 need() {
     local package=$1
     shift
+    if is_missing "$package"; then return; fi # for another reason too
     if ! "$@" >/dev/null 2>&1; then
         missing+=("$package")
         plan+=("$package|$why")

@@ -20,10 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lochness.errors import ConfigurationError, LochnessError, UnavailableError
-from lochness_lab.hosts.laboratory import Laboratory, default_directory
+from lochness_lab.hosts.laboratory import Laboratory
+from lochness_lab.hosts.table import describe
 from lochness_lab.waiting import wait_until
 
 FIRST_GUEST = "hello"
+DEFAULT_DIRECTORY = Path("/var/tmp/lochness-hosts")
 PING_LIMIT_S = 120.0
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -190,7 +192,7 @@ def _hand_over(command: list[str]) -> int:
 
 
 def _print_table(lab: Laboratory) -> None:
-    rows = list(lab.describe())
+    rows = list(describe(lab))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -204,8 +206,8 @@ def _parser() -> argparse.ArgumentParser:
         *("--directory", "-d"),
         type=Path,
         metavar="DIR",
-        default=Path(os.environ.get("LOCHNESS_LAB") or default_directory()),
-        help=f"which laboratory [LOCHNESS_LAB; {default_directory()}]",
+        default=Path(os.environ.get("LOCHNESS_LAB") or DEFAULT_DIRECTORY),
+        help=f"which laboratory [LOCHNESS_LAB; {DEFAULT_DIRECTORY}]",
     )
     parser.add_argument("--dist", type=Path, metavar="DIR", default=Path("dist"), help="the packages [dist]")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
