@@ -46,7 +46,9 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The machine's memory and CPUs; `disk_free_mb` where guests' disks lie, `disk_guests_mb` what those take now.
+    """The machine's memory and CPUs; `disk_free_mb` where guests' disks lie, `guest_disks_mb` what each takes of it.
+
+    By the names of the folders there, guests' or not: only what guests bound here take is room that they have claimed.
 
     `cells` are its NUMA nodes with their huge pages, () when it does not tell.
     """
@@ -54,7 +56,7 @@ class Host:
     memory_mb: int
     cpus: int
     disk_free_mb: int
-    disk_guests_mb: int
+    guest_disks_mb: Mapping[str, int]
     cells: tuple[NumaCell, ...] = ()
 
     @property
@@ -83,8 +85,13 @@ def total_memory_mb(host: Host, unbound: UnboundUse, policy: Policy) -> int:
     return max(0, host.memory_mb - host.huge_pages_mb - reserve_mb - held_mb)
 
 
-def total_disk_mb(host: Host, policy: Policy) -> int:
-    there_mb = host.disk_free_mb + host.disk_guests_mb
+def claimed_disks_mb(host: Host, claims: Mapping[str, Resources]) -> int:
+    """What the guests have of their claims already. Beyond its claim a disk takes others' room, as any file does."""
+    return sum(min(host.guest_disks_mb.get(guest, 0), claim.disk) for guest, claim in claims.items())
+
+
+def total_disk_mb(host: Host, claims: Mapping[str, Resources], policy: Policy) -> int:
+    there_mb = host.disk_free_mb + claimed_disks_mb(host, claims)
     return max(0, there_mb - reserved(there_mb, policy.reserve_disk_mb, policy.reserve_disk_percent))
 
 
@@ -107,7 +114,7 @@ def compute(host: Host, unbound: UnboundUse, claims: Mapping[str, Resources], po
     """The record. `claims` are those of the guests bound here, by guest."""
     total = Resources(
         memory=total_memory_mb(host, unbound, policy),
-        disk=total_disk_mb(host, policy),
+        disk=total_disk_mb(host, claims, policy),
         cpu=total_cpus(host, unbound, policy),
     )
     return ResourcesRecord(
@@ -118,7 +125,7 @@ def compute(host: Host, unbound: UnboundUse, claims: Mapping[str, Resources], po
             "host_memory_mb": host.memory_mb,
             "host_cpus": host.cpus,
             "host_disk_free_mb": host.disk_free_mb,
-            "guest_disks_mb": host.disk_guests_mb,
+            "guest_disks_mb": claimed_disks_mb(host, claims),
             "reserve_memory_mb": policy.reserve_memory_mb,
             "reserve_disk_mb": policy.reserve_disk_mb,
             "reserve_cpus": policy.reserve_cpus,

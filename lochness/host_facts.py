@@ -26,7 +26,7 @@ def host_at(guest_dir: Path) -> Host:
         memory_mb=host_memory_mb(),
         cpus=host_cpus(),
         disk_free_mb=free_disk_mb(guest_dir),
-        disk_guests_mb=used_disk_mb(guest_dir),
+        guest_disks_mb=guest_disks_mb(guest_dir),
         cells=numa_cells(),
     )
 
@@ -82,6 +82,17 @@ def free_disk_mb(directory: Path) -> int:
         return int(psutil.disk_usage(str(directory)).free) // _MB
     except OSError as error:
         raise UnavailableError(f"cannot look at the guest disk directory {directory}: {error.strerror}") from error
+
+
+def guest_disks_mb(guest_dir: Path) -> dict[str, int]:
+    """What the files of each folder in `guest_dir` take, by its name; {} when there is no such directory."""
+    try:
+        folders = [entry.name for entry in os.scandir(guest_dir) if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UnavailableError(f"cannot look at {guest_dir}: {error.strerror}") from error
+    return {name: used_disk_mb(guest_dir / name) for name in folders}
 
 
 def used_disk_mb(directory: Path) -> int:

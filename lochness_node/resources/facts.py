@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lochness.capacity import Host
-from lochness.host_facts import free_disk_mb, host_cpus, host_memory_mb, numa_cells, used_disk_mb
+from lochness.host_facts import free_disk_mb, guest_disks_mb, host_cpus, host_memory_mb, numa_cells
 from lochness.model.resources import NumaCell
 from lochness_node.driver.protocol import Domain
 
@@ -22,7 +22,7 @@ class Sources:
     memory_mb: Callable[[], int]
     cpus: Callable[[], int]
     disk_free_mb: Callable[[Path], int]
-    disk_guests_mb: Callable[[Path], int]
+    guest_disks_mb: Callable[[Path], Mapping[str, int]]
     domains: Callable[[], tuple[Domain, ...]]
     cells: Callable[[], tuple[NumaCell, ...]] = numa_cells
 
@@ -31,7 +31,7 @@ class Sources:
             memory_mb=self.memory_mb(),
             cpus=self.cpus(),
             disk_free_mb=self.disk_free_mb(guest_dir),
-            disk_guests_mb=self.disk_guests_mb(guest_dir),
+            guest_disks_mb=self.guest_disks_mb(guest_dir),
             cells=self.cells(),
         )
 
@@ -42,6 +42,6 @@ def machine_sources(domains: Callable[[], tuple[Domain, ...]]) -> Sources:
         memory_mb=host_memory_mb,
         cpus=host_cpus,
         disk_free_mb=free_disk_mb,
-        disk_guests_mb=used_disk_mb,
+        guest_disks_mb=guest_disks_mb,
         domains=domains,
     )

@@ -160,7 +160,7 @@ class Host:
             memory_mb=lambda: self.memory_mb,
             cpus=lambda: 4,
             disk_free_mb=self._free_mb,
-            disk_guests_mb=lambda _directory: 0,
+            guest_disks_mb=lambda _directory: {},
             domains=self._domains,
             cells=lambda: self.cells,
         )

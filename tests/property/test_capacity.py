@@ -12,6 +12,8 @@ from lochness.model.resources import HugePages, NumaCell, Resources, ResourcesRe
 
 # What a machine, a configuration or a domain's XML can say, and far beyond.
 amounts = st.one_of(st.integers(0, 1 << 22), st.integers(0, 1 << 48))
+# Few, so that guests and folders meet.
+names = st.sampled_from("abcdef")
 percents = st.floats(0, 99.9)
 pages = st.builds(HugePages, size_kb=st.sampled_from([2048, 1 << 20]), total=amounts, free=amounts)
 hosts = st.builds(
@@ -19,7 +21,7 @@ hosts = st.builds(
     memory_mb=amounts,
     cpus=st.integers(1, 1 << 16),
     disk_free_mb=amounts,
-    disk_guests_mb=amounts,
+    guest_disks_mb=st.dictionaries(names, amounts, max_size=4),
     cells=st.lists(st.builds(NumaCell, huge_pages=st.lists(pages, max_size=2).map(tuple)), max_size=2).map(tuple),
 )
 unbound = st.builds(UnboundUse, domains=st.integers(0, 1000), memory_mb=amounts, vcpus=st.integers(0, 1 << 20))
@@ -35,7 +37,7 @@ policies = st.builds(
     reserve_cpus_percent=percents,
 )
 resources = st.builds(Resources, memory=amounts, disk=amounts, cpu=st.integers(0, 1 << 20))
-claims = st.dictionaries(st.text(min_size=1, max_size=4), resources, max_size=6)
+claims = st.dictionaries(names, resources, max_size=6)
 
 
 @given(hosts, unbound, claims, policies)
@@ -44,7 +46,7 @@ def test_what_is_offered_is_never_negative_and_never_more_than_there_is(host, un
     for name in ("memory", "disk", "cpu"):
         assert 0 <= getattr(record.available, name) <= getattr(record.total, name)
     assert record.total.memory <= host.memory_mb
-    assert record.total.disk <= host.disk_free_mb + host.disk_guests_mb
+    assert record.total.disk <= host.disk_free_mb + sum(host.guest_disks_mb.values())
     assert record.total.cpu <= host.cpus * policy.cpu_overcommit
 
 

@@ -28,8 +28,9 @@ from lochness_node.resources.unbound import unbound_use
 
 PLAIN = Policy(reserve_memory_mb=0, reserve_disk_mb=0, reserve_cpus=0, cpu_overcommit=1.0, guest_overhead_mb=0)
 POLICY = Policy(reserve_memory_mb=1000, reserve_disk_mb=500, reserve_cpus=1, cpu_overcommit=1.5, guest_overhead_mb=100)
-HOST = Host(memory_mb=16000, cpus=8, disk_free_mb=90000, disk_guests_mb=10000)
-TINY = Host(memory_mb=10, cpus=1, disk_free_mb=1, disk_guests_mb=0)
+HOST = Host(memory_mb=16000, cpus=8, disk_free_mb=90000, guest_disks_mb={"g": 10000})
+CLAIMS = {"g": Resources(disk=20000)}
+TINY = Host(memory_mb=10, cpus=1, disk_free_mb=1, guest_disks_mb={})
 
 
 def domain(
@@ -46,8 +47,14 @@ def test_memory_is_the_hosts_less_reserve_and_what_others_hold():
 
 
 def test_disk_is_what_is_free_and_what_guests_have_already():
-    assert total_disk_mb(HOST, PLAIN) == 100000
-    assert total_disk_mb(HOST, POLICY) == 99500
+    assert total_disk_mb(HOST, CLAIMS, PLAIN) == 100000
+    assert total_disk_mb(HOST, CLAIMS, POLICY) == 99500
+
+
+def test_what_no_guest_has_claimed_is_no_room_for_guests():
+    assert total_disk_mb(HOST, {}, PLAIN) == 90000  # g is deleted, its files are not; or they never were a guest's
+    assert total_disk_mb(HOST, {"another": CLAIMS["g"]}, PLAIN) == 90000
+    assert total_disk_mb(HOST, {"g": Resources(disk=4000)}, PLAIN) == 94000  # its snapshots have taken 6000 more
 
 
 def test_cpus_are_overcommitted_after_the_reserve_and_rounded_down():
@@ -63,8 +70,8 @@ def test_each_guest_claims_its_flavor_and_qemus_own_memory():
 
 def test_the_record():
     record = compute(HOST, UnboundUse(1, 400, 1), {"g": Resources(memory=1000, disk=5000, cpu=2)}, POLICY)
-    assert record.total == Resources(memory=14500, disk=99500, cpu=9)
-    assert record.available == Resources(memory=13400, disk=94500, cpu=7)
+    assert record.total == Resources(memory=14500, disk=94500, cpu=9)
+    assert record.available == Resources(memory=13400, disk=89500, cpu=7)
     assert record.guest_overhead_mb == 100
     assert record.computed_from["guests"] == 1
     assert record.computed_from["host_memory_mb"] == 16000
@@ -110,11 +117,11 @@ def test_a_malformed_binding_is_named_not_left_out():
 def test_a_reserve_is_the_larger_of_amount_and_share_and_rounded_up():
     shares = replace(PLAIN, reserve_memory_percent=10, reserve_disk_percent=1, reserve_cpus_percent=1)
     assert total_memory_mb(HOST, UnboundUse(), shares) == 16000 - 1600
-    assert total_disk_mb(HOST, shares) == 100000 - 1000
+    assert total_disk_mb(HOST, CLAIMS, shares) == 100000 - 1000
     assert total_cpus(HOST, UnboundUse(), shares) == 7, "a share of a CPU is a CPU"
     both = replace(shares, reserve_memory_mb=2000, reserve_disk_mb=10, reserve_cpus=3)
     assert total_memory_mb(HOST, UnboundUse(), both) == 14000
-    assert total_disk_mb(HOST, both) == 99000
+    assert total_disk_mb(HOST, CLAIMS, both) == 99000
     assert total_cpus(HOST, UnboundUse(), both) == 5
 
 

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from lochness.errors import UnavailableError
-from lochness.host_facts import free_disk_mb, host_cpus, host_memory_mb, numa_cells, used_disk_mb
+from lochness.host_facts import free_disk_mb, guest_disks_mb, host_cpus, host_memory_mb, numa_cells
 from lochness.model.resources import HugePages, NumaCell
 
 
@@ -40,11 +40,14 @@ def test_disks_count_with_what_they_take_not_with_their_size(tmp_path):
     (guest / "full").write_bytes(b"x" * (3 << 20))
     with (guest / "sparse").open("wb") as sparse:
         sparse.truncate(1 << 30)
-    assert 3 <= used_disk_mb(tmp_path) <= 4
+    (tmp_path / "no folder of a guest").write_bytes(b"x" * (5 << 20))
+    (taken,) = guest_disks_mb(tmp_path).items()
+    assert taken[0] == "guest"
+    assert 3 <= taken[1] <= 4
 
 
 def test_no_directory_takes_nothing(tmp_path):
-    assert used_disk_mb(tmp_path / "absent") == 0
+    assert guest_disks_mb(tmp_path / "absent") == {}
 
 
 def test_cells_and_huge_pages_are_read_as_the_kernel_shows_them(tmp_path):
