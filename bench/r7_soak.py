@@ -3,8 +3,8 @@
 Real guests on QEMU where that can be had (each daemon its own process), else libvirt's test driver (the node's four in
 one). During the soak guests come and go without a pause; memory (RSS) and open files of every process, and the size of
 etcd's database, are written down as they go. The controller keeps JOBS_KEPT finished jobs only, so that what it keeps
-for people is full early on, and what grows after that is a leak; its window of past changes (8 MB) is full after some
-six minutes: in less than 20 minutes the two cannot be told apart. A violation is a process that ended, memory whose
+for people is full early on, and what grows after that is a leak; its window of past changes (10,000) is full after some
+nine minutes: in less than 20 minutes the two cannot be told apart. A violation is a process that ended, memory whose
 median of the last third lies over 5 % and 3 MB above that of the middle third, two open files more, a guest that could
 not be created or deleted (counted by reason; the soak goes on), and what `lochness.invariants` finds.
 

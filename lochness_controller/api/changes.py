@@ -19,7 +19,7 @@ from typing import Final
 from lochness import keys
 from lochness.store.protocol import Change, WatchBatch
 
-WINDOW_CHANGES_MAX: Final = 20_000
+WINDOW_CHANGES_MAX: Final = 10_000
 WINDOW_BYTES_MAX: Final = 8 << 20
 
 #: The path of each kind that is told of, and the kind's name.

@@ -128,7 +128,7 @@ signal.pause()
         os.kill(parent.pid, signal.SIGKILL)
     wait_until(
         lambda: not [pid for name, identity in held.items() for pid in members(name, identity)],
-        limit_s=10,
+        limit_s=60,
         what="end of the machine's namespaces",
     )
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
