@@ -21,6 +21,8 @@ from lochness.store.protocol import Change, WatchBatch
 
 WINDOW_CHANGES_MAX: Final = 10_000
 WINDOW_BYTES_MAX: Final = 8 << 20
+#: So many that have left the window are still held, so that the list is not moved for each.
+DROPPED_MAX: Final = 500
 
 #: The path of each kind that is told of, and the kind's name.
 KIND_OF_PATH: Final = {
@@ -89,7 +91,7 @@ class Changes:
             self._last = batch.revision
             while len(self._changes) - self._begin > WINDOW_CHANGES_MAX or self._bytes > WINDOW_BYTES_MAX:
                 self._drop_oldest_revision()
-            if self._begin > WINDOW_CHANGES_MAX:
+            if self._begin > DROPPED_MAX:
                 del self._changes[: self._begin]
                 self._begin = 0
         self._wake()

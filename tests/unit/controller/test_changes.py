@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from lochness import keys
@@ -64,3 +66,14 @@ def test_what_is_nobodys_business_is_not_told(key):
     window = filled()
     window.take(WatchBatch(11, (Change(key, b"{}", 11), change(11))))
     assert window.after(10, 9) == ([change(11)], 11)
+
+
+def test_what_has_left_the_window_is_soon_let_go():
+    window = Changes()
+    window.begin_anew(10, False)
+    oldest = change(11)
+    window.take(WatchBatch(11, (oldest,)))
+    held = sys.getrefcount(oldest)
+    for revision in range(12, 12 + module.WINDOW_CHANGES_MAX + 2 * module.DROPPED_MAX):
+        window.take(WatchBatch(revision, (change(revision),)))
+    assert sys.getrefcount(oldest) == held - 1
