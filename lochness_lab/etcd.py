@@ -263,6 +263,8 @@ class EtcdCluster:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
+        for member in self.members:
+            member.remove_data()
 
     @property
     def urls(self) -> list[str]:

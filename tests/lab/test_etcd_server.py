@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from lochness.errors import UnavailableError
-from lochness_lab.etcd import EtcdServer, free_ports
+from lochness_lab.etcd import EtcdCluster, EtcdServer, free_ports
 
 
 def b64(text):
@@ -52,6 +52,12 @@ def test_at_its_end_nothing_is_left_but_its_log(tmp_path):
     left = [path for path in (tmp_path / "etcd").rglob("*") if path.is_file()]
     assert {path.suffix for path in left} == {".log"}
     assert sum(path.stat().st_size for path in left) < 1 << 20
+
+
+def test_at_a_clusters_end_nothing_is_left_but_its_logs(tmp_path):
+    with EtcdCluster(tmp_path) as cluster:
+        assert len(list(tmp_path.rglob("data/member"))) == len(cluster.members)
+    assert not list(tmp_path.rglob("data"))
 
 
 def test_frozen_it_accepts_and_does_not_answer(own_etcd):
