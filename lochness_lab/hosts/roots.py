@@ -39,7 +39,7 @@ DEBIAN: Final = (
 )
 HYPERVISOR_PACKAGES: Final = ("lochness-common", "lochness-client", "lochness-node")
 MANAGEMENT_PACKAGES: Final = ("lochness-common", "lochness-client", "lochness-controller")
-BUILD_LIMIT_S: Final = 900.0
+BUILD_LIMIT_S: Final = 1800.0
 #: A root with Loch Ness is kept for so long after somebody has asked for it.
 WANTED_S: Final = 3600.0
 _UNWANTED: Final = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*")
@@ -92,39 +92,44 @@ def both_roots(cache: Path, dist: Path, *, tell: Tell) -> tuple[Path, Path]:
 
 def debian_root(cache: Path, *, tell: Tell) -> Path:
     """A Debian of this machine's release with what the packages depend on. Raises as both_roots."""
-    release = _release()
-    root = cache / f"debian-{release}-{_digest(*DEBIAN)}"
+    root = cache / f"debian-{debian_release()}-{digest_of(*DEBIAN)}"
     cache.mkdir(parents=True, exist_ok=True)
-    with _only_builder(cache / "roots.lock"):
+    with only_builder(cache / "roots.lock"):
         if not root.exists():
-            mmdebstrap = require_program("mmdebstrap", "mmdebstrap")
-            mirror = run(["apt-get", "indextargets", "--format", "$(REPO_URI)"], limit_s=30).stdout.split()
-            if not mirror:
-                raise ConfigurationError("apt knows no Debian mirror: apt-get update")
             tell(
-                f"Debian {release} for the hosts, {len(DEBIAN)} packages and what they depend on; once, a minute or two"
+                f"Debian {debian_release()} for the hosts, {len(DEBIAN)} packages and what they depend on; "
+                "once, a minute or two"
             )
-            options = [f"--dpkgopt=path-exclude={path}" for path in _UNWANTED]
-            with _aside(root) as new:
-                run(
-                    [
-                        *(*_tree(), "--mount-proc", mmdebstrap, "--mode=root", *options),
-                        *("--variant=minbase", "--dpkgopt=force-unsafe-io"),
-                        *("--aptopt=APT::Install-Recommends false", f"--include={','.join(DEBIAN)}"),
-                        *(release, str(new), mirror[0]),
-                    ],
-                    limit_s=BUILD_LIMIT_S,
-                )
+            with aside(root) as new:
+                bootstrap(new, DEBIAN)
     return root
 
 
+def bootstrap(root: Path, packages: Sequence[str]) -> None:
+    """A Debian of this machine's release, with these packages, in the empty directory `root`. Raises as both_roots."""
+    mmdebstrap = require_program("mmdebstrap", "mmdebstrap")
+    mirror = run(["apt-get", "indextargets", "--format", "$(REPO_URI)"], limit_s=30).stdout.split()
+    if not mirror:
+        raise ConfigurationError("apt knows no Debian mirror: apt-get update")
+    run(
+        [
+            *(*_tree(), "--mount-proc", mmdebstrap, "--mode=root"),
+            *(f"--dpkgopt=path-exclude={path}" for path in _UNWANTED),
+            *("--variant=minbase", "--dpkgopt=force-unsafe-io"),
+            *("--aptopt=APT::Install-Recommends false", f"--include={','.join(packages)}"),
+            *(debian_release(), str(root), mirror[0]),
+        ],
+        limit_s=BUILD_LIMIT_S,
+    )
+
+
 def _with_packages(cache: Path, debian: Path, kind: str, packages: Sequence[Path], tell: Tell) -> Path:
-    digest = _digest(debian.name, *(hashlib.sha256(path.read_bytes()).hexdigest() for path in packages))
+    digest = digest_of(debian.name, *(hashlib.sha256(path.read_bytes()).hexdigest() for path in packages))
     root = cache / f"{kind}-{digest}"
-    with _only_builder(cache / f"{kind}.lock"):
+    with only_builder(cache / f"{kind}.lock"):
         if not root.exists():
             tell(f"{', '.join(path.name for path in packages)} installed for the {kind} hosts")
-            with _aside(root) as new:
+            with aside(root) as new:
                 _copy(debian, new)
                 install(new, packages)
             for older in cache.glob(f"{kind}-*"):
@@ -169,7 +174,8 @@ def _copy(source: Path, target: Path) -> None:
     run(["cp", "-a", *others, str(target)], limit_s=BUILD_LIMIT_S)
 
 
-def _release() -> str:
+def debian_release() -> str:
+    """This machine's codename, as bookworm. Raises ConfigurationError where it is no Debian."""
     words = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
     if words.get("ID") != "debian" or "VERSION_CODENAME" not in words:
         name = words.get("PRETTY_NAME", "unknown").strip('"')
@@ -177,7 +183,8 @@ def _release() -> str:
     return words["VERSION_CODENAME"]
 
 
-def _digest(*parts: str) -> str:
+def digest_of(*parts: str) -> str:
+    """Twelve hex digits for a name in the cache."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
@@ -202,7 +209,7 @@ def _is_in_use(root: Path) -> bool:
 
 
 @contextmanager
-def _aside(root: Path) -> Iterator[Path]:
+def aside(root: Path) -> Iterator[Path]:
     """A directory to build in, which becomes `root` when the block ends well, and is removed when not."""
     new = root.with_name(f"{root.name}.new")
     shutil.rmtree(new, ignore_errors=True)
@@ -216,7 +223,8 @@ def _aside(root: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _only_builder(lock: Path) -> Iterator[None]:
+def only_builder(lock: Path) -> Iterator[None]:
+    """Nobody else builds under the file `lock` while the block runs. Raises DeadlineError after `BUILD_LIMIT_S`."""
     with lock.open("w") as file:
 
         def is_ours() -> bool:
