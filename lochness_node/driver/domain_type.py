@@ -3,7 +3,9 @@
 A host may offer /dev/kvm, and libvirt report its guests as running, while no guest ever gets past its firmware (nested
 virtualisation does that). So KVM is believed only after a tiny machine has proved it: its firmware reads a boot sector
 from a floppy disk, which needs interrupts and DMA to work; the boot sector builds page tables, enters 64-bit mode, as
-every guest's kernel must, and ends QEMU with an exit code of its own from there.
+every guest's kernel must, and ends QEMU with an exit code of its own from there. Before that it exchanges 16 bytes at
+once, as Linux does when it first allocates memory: where KVM has the guest's instructions emulated by the host's kernel
+and not by the processor, that one is unknown, and the guest stands still with an "internal error".
 
 Invariants:
 1. Asked to choose, `choose_domain_type` answers "kvm" only after that proof. The proof is tried once per process, and
@@ -22,6 +24,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -50,11 +53,15 @@ _BOOT_CODE: Final = bytes.fromhex(
     "66b9800000c0 0f32 80cc01 0f30"  #   mov ecx,0xc0000080; rdmsr; or ah,1; wrmsr         EFER.LME
     "0f0116707c"  #                      lgdt [0x7c70]
     "0f20c0 660d01000080 0f22c0"  #      mov eax,cr0; or eax,0x80000001; mov cr0,eax       paging, protection
-    "ea567c0800"  #                      jmp 8:0x7c56                                      64-bit from here
-    "b02a e6f4"  #                       mov al,0x2a; out 0xf4,al                          the proof
-    "f4 ebfd 0f1f00"  #                  hlt; jmp -3; (padding)
+    "ea767c0800"  #                      jmp 8:0x7c76                                      64-bit from there
+    "00000000000000000000"  #            (padding)
     "0000000000000000 00000000009a2000"  # 0x7c60: descriptors: null, 64-bit code
     "0f00 607c0000"  #                   0x7c70: limit and address of the descriptor table
+    "31c0 31d2 31db 31c9"  #     0x7c76: xor eax,eax; xor edx,edx; xor ebx,ebx; xor ecx,ecx
+    "f0480fc70c25f03f0000"  #            lock cmpxchg16b [0x3ff0]: the zeros at a table's end by zeros
+    "7504"  #                            jne +4
+    "b02a e6f4"  #                       mov al,0x2a; out 0xf4,al                          the proof
+    "f4 ebfd"  #                         hlt; jmp -3
 )
 
 
@@ -116,30 +123,37 @@ def _remembered_self_test(cache: Path) -> SelfTest:
 
 
 def _tested_on() -> str:
-    """The boot of this machine and the emulator's file: KVM's modules and their settings live no longer. "" unknown."""
+    """This test, the boot of this machine and the emulator's file. KVM's modules and settings live no longer.
+
+    "" when that is unknown.
+    """
     try:
         emulator = os.stat(shutil.which(EMULATOR) or "")
         has_kvm = os.access("/dev/kvm", os.R_OK | os.W_OK)
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
-    return f"{boot} {emulator.st_ino} {emulator.st_size} {emulator.st_mtime_ns} kvm={has_kvm}"
+    return (
+        f"{zlib.crc32(_BOOT_CODE):08x} {boot} {emulator.st_ino} {emulator.st_size} {emulator.st_mtime_ns} kvm={has_kvm}"
+    )
 
 
-def self_test(accelerator: Literal["kvm", "tcg"], *, limit_s: float = SELF_TEST_LIMIT_S) -> SelfTest:
-    """Boot the tiny machine on `accelerator` and wait for its proof, at most `limit_s`."""
+def self_test(
+    accelerator: Literal["kvm", "tcg"], *, limit_s: float = SELF_TEST_LIMIT_S, cpu: str = "qemu64"
+) -> SelfTest:
+    """Boot the tiny machine on `accelerator` and wait for its proof, at most `limit_s`. `cpu` is QEMU's model."""
     emulator = shutil.which(EMULATOR)
     if emulator is None:
         return SelfTest(False, f"{EMULATOR} is not installed")
     with tempfile.TemporaryDirectory(prefix="lochness-self-test-") as directory:
         floppy = Path(directory, "boot")
         floppy.write_bytes(_BOOT_CODE.ljust(_BOOT_SECTOR_BYTES - 2, b"\0") + b"\x55\xaa")
-        return _booted(_command(emulator, accelerator, floppy), accelerator, limit_s)
+        return _booted(_command(emulator, accelerator, cpu, floppy), accelerator, limit_s)
 
 
-def _command(emulator: str, accelerator: str, floppy: Path) -> list[str]:
+def _command(emulator: str, accelerator: str, cpu: str, floppy: Path) -> list[str]:
     return [
-        *(emulator, "-machine", "pc", "-accel", accelerator, "-m", "16"),
+        *(emulator, "-machine", "pc", "-accel", accelerator, "-cpu", cpu, "-m", "16"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-drive", f"file={floppy},format=raw,if=floppy,readonly=on"),
         *("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"),

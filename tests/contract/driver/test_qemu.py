@@ -194,6 +194,11 @@ def test_emulation_passes_the_self_test_and_kvm_is_only_chosen_when_it_does_too(
         assert chosen.domain_type == "qemu"
 
 
+def test_a_machine_that_linux_does_not_run_on_fails_the_self_test():
+    """It enters 64-bit mode, and cannot exchange 16 bytes at once; KVM that emulates instructions is such a one."""
+    assert not self_test("tcg", limit_s=20, cpu="qemu64,-cx16").works
+
+
 def test_the_self_test_ends_in_time():
     started_s = time.monotonic()
     tested = self_test("tcg", limit_s=0.001)
