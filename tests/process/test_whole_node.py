@@ -10,6 +10,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -102,9 +103,11 @@ def test_an_etcd_that_comes_back_empty_stops_nothing_and_is_filled_again(whole):
 
 
 def test_every_lease_revoked(whole):
-    leases = whole.etcd.request("/v3/lease/leases", {}).json()["leases"]
-    assert len(leases) >= 2, "the heartbeat's and the controller's"
-    for lease in leases:
+    def leases() -> Any:
+        return whole.etcd.request("/v3/lease/leases", {}).json().get("leases", [])
+
+    whole.wait_for("the heartbeat's lease and the controller's", lambda: len(leases()) >= 2)
+    for lease in leases():
         whole.etcd.request("/v3/lease/revoke", {"ID": lease["ID"]})
 
 
