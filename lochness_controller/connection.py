@@ -7,7 +7,8 @@ Invariants:
 2. At most AHEAD_MAX requests wait behind the one that is being answered; a client that sends more is cut off.
 3. A request of HTTP/1.1 without exactly one Host is refused with 400.
 4. What comes after a body is no header: trailers are dropped.
-5. A connection whose request is not read to its end, or that wants another protocol, is closed after the answer.
+5. A connection whose request has not come to its end UNREAD_LIMIT_S after its answer, or brings over UNREAD_MAX_BYTES
+   more, is closed; what comes of it until then is dropped. One that wants another protocol is closed at once.
 6. A connection on which no request begins is closed, see `lochness.http_connection`.
 
 The parser alone has no limits: it collects a header for as long as it comes.
@@ -25,6 +26,9 @@ from lochness.http_connection import close_when_unused
 #: As much as h11 takes, and most servers more or less.
 HEAD_MAX_BYTES: Final = 64 << 10
 AHEAD_MAX: Final = 8
+#: Clients send head and body one after the other: a body is on its way when the answer is not about it.
+UNREAD_LIMIT_S: Final = 1.0
+UNREAD_MAX_BYTES: Final = 64 << 10
 
 _TOO_LARGE: Final = b"the request's head is larger than 64 KiB\n"
 _NO_HOST: Final = b"a request of HTTP/1.1 has exactly one Host\n"
@@ -36,6 +40,8 @@ class Connection(HttpToolsProtocol):
     _incomplete_bytes = 0
     _is_refused = False
     _is_in_head = True
+    _unread: asyncio.TimerHandle | None = None
+    _unread_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -80,18 +86,26 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._incomplete_bytes = 0
-        if not self._is_refused:
+        if self._unread is not None:
+            self._unread_bytes += len(body)
+            if self._unread_bytes > UNREAD_MAX_BYTES:
+                self.transport.close()
+        elif not self._is_refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._incomplete_bytes = 0
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
         if not self._is_refused:
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.cycle.response_complete and self.cycle.more_body:
-            self.transport.close()
+            self._unread_bytes = 0
+            self._unread = self.loop.call_later(UNREAD_LIMIT_S, self.transport.close)
 
     def _refuse(self, status: int, text: bytes) -> None:
         """Answer where nothing else is being answered, and close."""

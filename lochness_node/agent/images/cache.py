@@ -95,6 +95,7 @@ class ImageCache:
 
     def image(self, id: str) -> Image:
         """Raises NotFoundError."""
+        unpublished = self._unpublished.get(id)  # before the manifest: a fetch that ends goes from here to there
         if manifest := self._manifest(id):
             return Image(
                 id=id,
@@ -104,7 +105,7 @@ class ImageCache:
                 sha256=manifest.sha256,
                 format=manifest.format,
             )
-        if unpublished := self._unpublished.get(id):
+        if unpublished:
             return unpublished
         raise NotFoundError("image", id)
 

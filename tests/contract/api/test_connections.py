@@ -122,6 +122,16 @@ def test_a_body_that_goes_on_after_its_refusal_ends_the_connection(raw):
     assert taken(raw, head, b"x" * 65536) < MUCH
 
 
+def test_a_body_that_comes_a_little_later_than_its_refusal_is_dropped(raw):
+    raw.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
+    refusal = b""
+    while b"not_found" not in refusal and (more := raw.recv(1 << 16)):
+        refusal += more
+    assert refusal.startswith(b"HTTP/1.1 404")
+    raw.sendall(b"{}" + GET)
+    assert raw.recv(1 << 16).startswith(b"HTTP/1.1 200")
+
+
 def test_another_protocol_is_answered_in_this_one_and_the_connection_ends(raw):
     raw.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n")
     answer = received(raw)
