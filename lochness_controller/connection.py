@@ -27,7 +27,7 @@ from lochness.http_connection import close_when_unused
 HEAD_MAX_BYTES: Final = 64 << 10
 AHEAD_MAX: Final = 8
 #: Clients send head and body one after the other: a body is on its way when the answer is not about it.
-UNREAD_LIMIT_S: Final = 1.0
+UNREAD_LIMIT_S: Final = 5.0
 UNREAD_MAX_BYTES: Final = 64 << 10
 
 _TOO_LARGE: Final = b"the request's head is larger than 64 KiB\n"

@@ -47,6 +47,7 @@ class JobRecord(Record, omit_defaults=False, forbid_unknown_fields=True):
     "delete" or an action), `explanation` the placement's tally, `request_id` the HTTP request's, `worker` the id of the
     controller that works on it (controllers/ID; "": none yet). `cancel_requested_at` is set by `lochness.jobs`, the one
     field that others than the worker write. `force`: a delete that releases also what no agent confirms.
+    `progress` is what the current step waits for when that takes longer than one would expect, "" mostly.
     `take_ups` counts the controllers that have taken its current step up after another one's end.
     An unfinished job with an `error` has failed already and is being undone.
     """
